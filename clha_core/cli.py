@@ -1,0 +1,96 @@
+"""The command line. One command a stage; each imports what it uses and nothing else, so that help is instant."""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from clha_core.errors import UserError
+from clha_core.params import load_params
+
+app = typer.Typer(
+    name="clha",
+    help="From preference data to an aligned, evaluated, registered model. `dvc repro` runs the stages in order.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+console = Console()
+
+# Before any library starts: no telemetry, and no warnings about forked tokenizers.
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+STAGES = {
+    "ingest": "Split preference data into turns, and into train, validation and test.",
+    "validate": "Check the ingested tables with Great Expectations.",
+    "policy": "Train the base policy from scratch, or pin the one named in params.yaml.",
+    "reward-models": "Train or pin the two reward models: one rescores, the other evaluates.",
+    "rescore": "Rate every candidate with the reward model and rank rows by reward.",
+    "sft": "Fine-tune the base on the chosen responses: the baseline.",
+    "train": "Align with CLHA (or the method in train.method); one MLflow run.",
+    "evaluate": "Answer the test prompts with base, SFT and aligned model, and judge.",
+}
+
+
+def _stage_command(name: str) -> Callable[[], None]:
+    def command() -> None:
+        params = load_params()
+        import_module(f"clha_core.stages.{name.replace('-', '_')}").run(params)
+
+    return command
+
+
+for _name, _help in STAGES.items():
+    app.command(_name, help=_help, rich_help_panel="Stages (dvc.yaml)")(_stage_command(_name))
+
+
+@app.command()
+def register(
+    against_base: Annotated[
+        bool, typer.Option(help="Judge against the base model even if there is a champion to beat.")
+    ] = False,
+) -> None:
+    """Register the aligned model in MLflow; the alias champion only if it is better, else candidate."""
+    from clha_core.stages.register import run
+
+    console.print(run(load_params(), against_base=against_base).sentence())
+
+
+@app.command()
+def summary() -> None:
+    """Print the table of results and where to look next."""
+    from clha_core.stages.summary import print_summary
+
+    print_summary(load_params(), console)
+
+
+@app.command()
+def use(preset: Annotated[str, typer.Argument(help="A file of presets/, without .yaml.")]) -> None:
+    """Rewrite params.yaml for a preset; comments and all other keys stay."""
+    from clha_core.presets import apply_preset
+
+    changed = apply_preset(preset, Path("params.yaml"))
+    console.print(f"params.yaml is now the preset {preset!r}: {len(changed)} keys changed.")
+    for key, value in changed.items():
+        console.print(f"  {key}: {value}", highlight=False)
+
+
+def main() -> None:
+    """Run the command line; a UserError is a sentence and exit status 1, not a traceback."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,127 @@
+"""Rows of a folder in HH layout: <path>/<subset>/{train,test}.jsonl, or .jsonl.gz; UTF-8, one JSON object a line."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from clha_core.data.sources.source import (
+    SOURCE_SPLITS,
+    RawRow,
+    SourceSplit,
+    SourceSplitName,
+    Unreadable,
+    check_subset_name,
+    limited,
+)
+from clha_core.errors import UserError
+from clha_core.params import DataParams
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CHUNK_BYTES = 1 << 20
+
+
+def local_splits(data: DataParams) -> list[SourceSplit]:
+    """The files below `data.path`; every one is read through once to count its lines.
+
+    Raises:
+        UserError: no such folder, subset or file, or a file that cannot be unpacked.
+    """
+    splits = []
+    for subset, folder in _subset_folders(data):
+        for split in SOURCE_SPLITS:
+            file = _split_file(folder, split)
+            if file is not None:
+                limit = data.max_train_rows if split == "train" else data.max_test_rows
+                splits.append(_source_split(subset, split, file, limit))
+    return splits
+
+
+def _subset_folders(data: DataParams) -> list[tuple[str, Path]]:
+    root = Path(data.path)
+    if not root.is_dir():
+        raise UserError(f"data.path {root} is not a folder: put your data there, or set data.path.")
+    below = {folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir() and _has_rows(folder)}
+    if _has_rows(root):
+        if below:
+            raise UserError(
+                f"{root} holds train or test files itself and in {', '.join(below)}: move the first into a subset folder."
+            )
+        below = {root.absolute().name: root}
+    if not below:
+        raise UserError(
+            f"{root} holds no preference data: expected {root}/<subset>/train.jsonl and test.jsonl (or .jsonl.gz)."
+        )
+    missing = [name for name in data.subsets if name not in below]
+    if missing:
+        raise UserError(
+            f"{root} has no subset {', '.join(missing)} with a train or test file; it has {', '.join(below)}."
+        )
+    return [(check_subset_name(name), below[name]) for name in sorted(data.subsets or below)]
+
+
+def _has_rows(folder: Path) -> bool:
+    return any(_split_file(folder, split) is not None for split in SOURCE_SPLITS)
+
+
+def _split_file(folder: Path, split: SourceSplitName) -> Path | None:
+    files = [file for file in (folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz") if file.is_file()]
+    if len(files) > 1:
+        raise UserError(f"{files[0]} and {files[1]} are both there: remove one.")
+    return files[0] if files else None
+
+
+def _source_split(subset: str, split: SourceSplitName, file: Path, limit: int) -> SourceSplit:
+    def read() -> Iterator[RawRow]:
+        rows = (
+            RawRow(subset, split, index, _parse_line(line)) for index, line in enumerate(_lines(file)) if line.strip()
+        )
+        return islice(rows, limit or None)
+
+    return SourceSplit(subset, split, limited(_count_lines(file), limit), read)
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    with _open(file) as stream:
+        if stream.peek(3)[:3] == _BYTE_ORDER_MARK:  # type: ignore[attr-defined]
+            stream.read(3)
+        yield from stream
+
+
+def _open(file: Path) -> BinaryIO:
+    opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
+    return cast(BinaryIO, opened)
+
+
+def _count_lines(file: Path) -> int:
+    count, last = 0, b"\n"
+    try:
+        with _open(file) as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                count += chunk.count(b"\n")
+                last = chunk[-1:]
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(
+            f"{file} is damaged or cut off ({error}): get the file again; `gzip -t {file}` tells whether it is whole."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    return count + (last != b"\n")
+
+
+def _parse_line(line: bytes) -> Mapping[str, Any] | Unreadable:
+    try:
+        text = line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        shown = line.rstrip(b"\r\n").decode("utf-8", errors="backslashreplace")
+        return Unreadable(shown, f"The line is not UTF-8: byte {error.start} cannot be decoded.")
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Unreadable(text, f"The line is not JSON: {error}.")
+    if not isinstance(row, dict):
+        return Unreadable(text, f"The line is not a JSON object but a {type(row).__name__}.")
+    return row

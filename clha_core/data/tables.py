@@ -1,0 +1,95 @@
+"""Preference rows as Parquet: the schema, a writer that holds few rows in memory, and a reader that checks."""
+
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clha_core.data.dialogue import Preference
+from clha_core.errors import UserError
+
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),  # subset/split of the source/row number there
+        "subset": pa.string(),
+        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+        "responses": pa.list_(pa.string()),  # chosen, rejected, augmented ones
+        "sources": pa.list_(pa.string()),  # of the responses: "chosen", "rejected", "augmented"
+    }
+)
+_ROWS_PER_BATCH = 2_000
+
+
+class PreferenceWriter:
+    """Writes rows to one Parquet file, in batches; a context manager.
+
+    The same rows give the same bytes. A file without rows is written too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self._batch: list[tuple[str, str, Preference]] = []
+        self.rows = 0
+
+    def add(self, row_id: str, subset: str, preference: Preference) -> None:
+        """Append a row."""
+        self._batch.append((row_id, subset, preference))
+        self.rows += 1
+        if len(self._batch) == _ROWS_PER_BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = {
+            "id": [row_id for row_id, _, _ in self._batch],
+            "subset": [subset for _, subset, _ in self._batch],
+            "prompt": [preference.prompt for _, _, preference in self._batch],
+            "responses": [preference.responses for _, _, preference in self._batch],
+            "sources": [preference.sources for _, _, preference in self._batch],
+        }
+        self._writer.write_table(pa.table(columns, schema=SCHEMA))
+        self._batch.clear()
+
+    def __enter__(self) -> "PreferenceWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._batch:
+            self._flush()
+        self._writer.close()
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table of `SCHEMA` to `path`."""
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        writer.write_table(table, row_group_size=_ROWS_PER_BATCH)
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The schema a Parquet file really has.
+
+    Raises:
+        UserError: no such file, or not Parquet.
+    """
+    try:
+        return pq.read_schema(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not here: run the ingest stage first.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a readable Parquet file ({error}): run the ingest stage again.") from None
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a table of preference rows; its schema is `SCHEMA`.
+
+    Raises:
+        UserError: no such file, not Parquet, or of another schema.
+    """
+    if not read_schema(path).equals(SCHEMA):
+        raise UserError(f"{path} has other columns than preference rows have: run the ingest stage again.")
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a readable Parquet file ({error}): run the ingest stage again.") from None

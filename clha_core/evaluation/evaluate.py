@@ -1,0 +1,136 @@
+"""One table of test prompts, what each system answers, and what that is worth."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from clha_core.evaluation.generation import generate_responses
+from clha_core.models.loading import device, load_policy, load_reward_model, load_tokenizer
+from clha_core.models.reward_training import labelled_pair
+from clha_core.params import Params
+from clha_core.rescoring.rescore import rate_candidates
+from clha_core.tokenization import encode_prompt, encode_row, hh_prompt
+from clha_core.training.logps import response_logps
+from clha_core.training.preference_data import PreferenceCollator
+
+
+def choose_rows(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The first rows of every subset in turn, each prompt once, until `count` are chosen."""
+    by_subset: dict[str, list[dict[str, Any]]] = {}
+    seen = set()
+    for row in rows:
+        prompt = hh_prompt(row["prompt"])
+        if prompt not in seen:
+            seen.add(prompt)
+            by_subset.setdefault(row["subset"], []).append(row)
+    chosen: list[dict[str, Any]] = []
+    for rank in range(max(map(len, by_subset.values()))):
+        chosen += [subset[rank] for subset in by_subset.values() if rank < len(subset)]
+    return chosen[:count]
+
+
+class Evaluator:
+    """Collects answers and rewards, system by system; only one policy is in memory at a time.
+
+    Args:
+        params: all parameters.
+        rows: ingested test rows.
+        reward_folder: the evaluation reward model.
+    """
+
+    def __init__(self, params: Params, rows: list[dict[str, Any]], reward_folder: Path) -> None:
+        self.params = params
+        self.rows = rows
+        reward = params.reward_model
+        self.reward_model = load_reward_model(
+            reward_folder, dtype=reward.dtype, trust_remote_code=reward.trust_remote_code
+        )
+        self.reward_tokenizer = load_tokenizer(reward_folder, trust_remote_code=reward.trust_remote_code)
+        self.ranking_accuracies: dict[str, float] = {}
+        self.columns: dict[str, list[Any]] = {
+            "id": [row["id"] for row in rows],
+            "subset": [row["subset"] for row in rows],
+            "prompt": [hh_prompt(row["prompt"]).removesuffix("\n\nAssistant:").strip() for row in rows],
+            "human_chosen": [labelled_pair(row)[0] for row in rows],
+        }
+        self._judge("human_chosen", self.columns["human_chosen"], [True] * len(rows))
+
+    def add_system(self, name: str, folder: Path) -> None:
+        """Let the policy in `folder` answer every prompt, judge the answers, and see which label it finds likelier."""
+        policy, evaluate = self.params.policy, self.params.evaluate
+        model = load_policy(folder, dtype=policy.dtype, trust_remote_code=policy.trust_remote_code).to(device()).eval()
+        tokenizer = load_tokenizer(folder, trust_remote_code=policy.trust_remote_code)
+        prompts = [
+            encode_prompt(tokenizer, row["prompt"], policy.prompt_format, policy.max_prompt_length)[0]
+            for row in self.rows
+        ]
+        answers = generate_responses(
+            model,
+            tokenizer,
+            prompts,
+            max_new_tokens=evaluate.max_new_tokens,
+            batch_size=evaluate.batch_size,
+            description=f"{name}: answer",
+        )
+        finished = [answer.finished for answer in answers]
+        self.columns[f"{name}_response"] = [answer.text for answer in answers]
+        self.columns[f"{name}_finished"] = finished
+        self._judge(name, self.columns[f"{name}_response"], finished)
+        self.ranking_accuracies[name] = self._ranking_accuracy(name, model, tokenizer)
+
+    def table(self) -> pd.DataFrame:
+        """One row per prompt: `<system>_response`, `_finished`, `_reward`, and `_gold` on the embedded sample."""
+        return pd.DataFrame(self.columns)
+
+    def _judge(self, name: str, responses: list[str], finished: list[bool]) -> None:
+        reward = self.params.reward_model
+        rated = rate_candidates(
+            [{"prompt": row["prompt"], "responses": [text]} for row, text in zip(self.rows, responses, strict=True)],
+            self.reward_model,
+            self.reward_tokenizer,
+            text_format=reward.eval_text_format,
+            max_length=reward.max_length,
+            batch_size=reward.batch_size,
+            description=f"{name}: judge",
+        )
+        self.columns[f"{name}_reward"] = [rewards[0] for rewards in rated]
+        if self.params.data.source == "sample":
+            from clha_core.sample.gold import gold_reward
+
+            self.columns[f"{name}_gold"] = [
+                gold_reward(row["prompt"], text, done)
+                for row, text, done in zip(self.rows, responses, finished, strict=True)
+            ]
+
+    @torch.inference_mode()
+    def _ranking_accuracy(self, name: str, model: Any, tokenizer: Any) -> float:
+        """Share of test pairs whose human-chosen response has the higher mean log-prob."""
+        policy = self.params.policy
+        collate = PreferenceCollator(tokenizer.pad_token_id)
+        correct = 0
+        batch_size = max(1, self.params.evaluate.batch_size // 4)
+        for start in tqdm(range(0, len(self.rows), batch_size), desc=f"{name}: rank labels"):
+            encoded = [
+                encode_row(
+                    tokenizer,
+                    row["prompt"],
+                    labelled_pair(row),
+                    prompt_format=policy.prompt_format,
+                    max_length=policy.max_length,
+                    max_prompt_length=policy.max_prompt_length,
+                )
+                for row in self.rows[start : start + batch_size]
+            ]
+            batch = collate(
+                [
+                    {"prompt_ids": row.prompt_ids, "response_ids": row.response_ids, "rewards": [1.0, 0.0]}
+                    for row in encoded
+                ]
+            )
+            sums, lengths = response_logps(model, {key: value.to(model.device) for key, value in batch.items()})
+            means = (sums / lengths).view(-1, 2)
+            correct += int((means[:, 0] > means[:, 1]).sum())
+        return round(correct / len(self.rows), 6)

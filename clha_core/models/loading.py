@@ -1,0 +1,140 @@
+"""Loading policies and reward models: local folders and hub ids alike, safetensors only, no remote code unasked.
+
+A stage's output folder holds either a checkpoint or `pointer.json`, which names a model that lives elsewhere, pinned
+to a commit. So a 7B model is a dependency that DVC versions without copying it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+import clha_core.models.gpt_neox_reward  # noqa: F401  (registers the paper's reward model with the Auto classes)
+from clha_core.errors import UserError
+
+POINTER = "pointer.json"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model is: a folder or a hub id, with its commit where it is on the hub."""
+
+    name: str
+    revision: str | None = None
+
+
+def device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+
+
+def write_pointer(model: str, revision: str | None, out: Path) -> None:
+    """Write a pointer to a checkpoint folder or to a hub model, pinned to the commit that `revision` names today.
+
+    Raises:
+        UserError: neither a folder nor reachable on the hub.
+    """
+    if Path(model).is_dir():
+        source = ModelSource(model)
+    else:
+        source = ModelSource(model, resolve_revision(model, revision))
+    out.mkdir(parents=True, exist_ok=True)
+    content = {"model": source.name, "revision": source.revision}
+    (out / POINTER).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def resolve_revision(model: str, revision: str | None) -> str:
+    """The commit of a hub model."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        sha = HfApi().model_info(model, revision=revision).sha
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        raise UserError(
+            f"model {model!r} (revision {revision or 'main'}) is neither a folder nor reachable on the hub: {error}. "
+            "Check the name, the network and, for gated models, HF_TOKEN."
+        ) from None
+    if sha is None:
+        raise UserError(f"the hub names no commit for model {model!r}.")
+    return sha
+
+
+def follow_pointer(folder: Path) -> ModelSource:
+    """The model behind a stage's output folder.
+
+    Raises:
+        UserError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not here: run `dvc repro` (or `dvc pull`) first.")
+    pointer = folder / POINTER
+    if not pointer.exists():
+        return ModelSource(str(folder))
+    content = json.loads(pointer.read_text(encoding="utf-8"))
+    return ModelSource(content["model"], content["revision"])
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model behind `folder`; a missing pad token becomes the EOS, which masks always hide."""
+    source = follow_pointer(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.name, revision=source.revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"no tokenizer could be loaded from {source.name}: {error}") from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(folder: Path, *, dtype: str, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal language model on the CPU, in `dtype`."""
+    return _load(AutoModelForCausalLM, folder, dtype=dtype, trust_remote_code=trust_remote_code)
+
+
+def load_reward_model(folder: Path, *, dtype: str, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A reward model with one logit, in evaluation mode (no dropout), on the accelerator where there is one.
+
+    Raises:
+        UserError: more than one logit, or weights that the checkpoint does not have and that would be random.
+    """
+    model = _load(AutoModelForSequenceClassification, folder, dtype=dtype, trust_remote_code=trust_remote_code)
+    labels = getattr(model.config, "num_labels", 1)
+    if not hasattr(model, "out_proj") and labels != 1:
+        raise UserError(f"{model.config.name_or_path} has {labels} labels; a reward model has one logit.")
+    return model.to(device()).eval()
+
+
+def _load(auto_class: Any, folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrainedModel:
+    source = follow_pointer(folder)
+    try:
+        model, info = auto_class.from_pretrained(
+            source.name,
+            revision=source.revision,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no model could be loaded from {source.name}: {error}\nOnly safetensors are read: convert a pickled "
+            "checkpoint (.bin) first, for example with the hub's conversion space."
+        ) from None
+    if info["missing_keys"]:
+        raise UserError(
+            f"{source.name} lacks weights, which would be random: {sorted(info['missing_keys'])[:5]}. "
+            f"It is not a checkpoint for {type(model).__name__}."
+        )
+    return model

@@ -1,0 +1,89 @@
+"""A Bradley-Terry reward model from preference labels, for users without one of their own."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+from clha_core.params import RewardModelParams
+from clha_core.rescoring.score import pad_right
+from clha_core.rescoring.text_formats import reward_input_ids
+from clha_core.tokenization import hh_prompt
+from clha_core.training.arguments import bare_arguments
+
+# Bradley-Terry leaves a reward's zero free, and adaptive SFT reads its sign: keep pairs centred (TRL's option).
+CENTRE_COEFFICIENT = 0.01
+
+
+def half_of(row: Mapping[str, Any]) -> int:
+    """0 or 1 by the prompt: the two halves that the two reward models learn from share no prompt."""
+    return hashlib.sha256(hh_prompt(row["prompt"]).encode()).digest()[0] % 2
+
+
+def labelled_pair(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The responses that people preferred and rejected."""
+    responses = dict(zip(row["sources"], row["responses"], strict=True))
+    return responses["chosen"], responses["rejected"]
+
+
+class BradleyTerryTrainer(Trainer):
+    """-log sigmoid(r_chosen - r_rejected) over batches that interleave chosen and rejected texts."""
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        chosen, rejected = model(**inputs).logits.float().view(-1, 2).unbind(dim=1)
+        loss = -F.logsigmoid(chosen - rejected).mean() + CENTRE_COEFFICIENT * (chosen + rejected).square().mean()
+        return (loss, {}) if return_outputs else loss
+
+
+def train_reward_model(
+    rows: Sequence[Mapping[str, Any]],
+    base: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    params: RewardModelParams,
+    *,
+    seed: int,
+    description: str,
+) -> PreTrainedModel:
+    """Fit a reward model on the labels of `rows`, from the weights of a language model and a new scalar head.
+
+    Args:
+        rows: ingested rows (`prompt`, `responses`, `sources`).
+        base: checkpoint folder of the language model.
+        tokenizer: of that model.
+    """
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, use_safetensors=True)
+    pairs = [
+        tuple(
+            reward_input_ids(tokenizer, row["prompt"], response, "hh", params.max_length)
+            for response in labelled_pair(row)
+        )
+        for row in rows
+    ]
+
+    def collate(batch: list[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
+        input_ids, attention_mask = pad_right([ids for pair in batch for ids in pair], tokenizer.pad_token_id)
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    args = bare_arguments(
+        max_steps=params.scratch_steps,
+        batch_size=params.scratch_batch_size,
+        learning_rate=params.scratch_learning_rate,
+        seed=seed,
+        description=description,
+    )
+    trainer = BradleyTerryTrainer(model=model, args=args, train_dataset=pairs, data_collator=collate)
+    trainer.model_accepts_loss_kwargs = False
+    trainer.train()
+    return model.cpu().eval()

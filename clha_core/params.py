@@ -1,0 +1,234 @@
+"""The typed form of params.yaml, of the presets and of the Prefect form.
+
+params.yaml is the only place of a value, so no field here has a default: a missing key is an error with its name.
+Descriptions and bounds are what the form in the Prefect UI shows and checks.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clha_core import paths
+from clha_core.errors import UserError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, description="Seed of everything random in this step.")]
+
+
+class Section(BaseModel):
+    """A group of parameters; unknown keys are refused, so that a typo is never silently ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class DataParams(Section):
+    """Where preference data comes from and how it is split."""
+
+    source: Literal["sample", "local", "hub"] = Field(
+        description="sample: the embedded dialogues; local: a folder in HH layout; hub: a Hugging Face dataset."
+    )
+    path: str = Field(
+        description="local: the folder, <path>/<subset>/{train,test}.jsonl[.gz]. DVC watches this path for changes; "
+        "for the other sources it is the code that makes or loads the data."
+    )
+    dataset: str = Field(description="hub: dataset id, for example Anthropic/hh-rlhf, or a local dataset folder.")
+    revision: str | None = Field(description="hub: commit, tag or branch of the dataset; empty for its main branch.")
+    subsets: list[str] = Field(description="Subsets (folders) to take; empty for all.")
+    validation_share: float = Field(
+        gt=0.0, lt=0.5, description="Share of the train prompts set aside to choose the checkpoint by."
+    )
+    max_train_rows: int = Field(ge=0, description="Rows read per subset of train; 0 for all.")
+    max_test_rows: int = Field(ge=0, description="Rows read per subset of test; 0 for all.")
+    seed: Seed
+
+
+class SampleParams(Section):
+    """The embedded sample: a generated world with a known truth (used when data.source is sample)."""
+
+    train_pairs: Count = Field(description="Dialogues to generate for train.")
+    test_pairs: Count = Field(description="Dialogues to generate for test.")
+    candidates: int = Field(
+        ge=2, le=8, description="Responses per prompt: chosen, rejected, and more from other writers."
+    )
+    label_noise: Share = Field(description="Share of the preference labels that are flipped on purpose.")
+    seed: Seed
+
+
+class ValidateParams(Section):
+    """Limits of the data-quality suite; crossing one stops the pipeline."""
+
+    max_quarantined_share: Share = Field(description="Quarantined rows of all rows, at most.")
+    max_duplicate_share: Share = Field(description="Rows that repeat another row of their split, at most.")
+    max_response_chars: Count = Field(description="Longest response allowed, in characters.")
+    max_prompt_chars: Count = Field(description="Longest prompt allowed, in characters.")
+    longer_chosen_share: tuple[Share, Share] = Field(
+        description="Range for the share of pairs whose chosen response is the longer one; "
+        "outside it, length decides the label."
+    )
+    min_rows: Count = Field(description="Rows that each split must have.")
+
+
+class ScratchParams(Section):
+    """A tiny Llama trained from nothing on the ingested dialogues (used where a model is 'scratch')."""
+
+    vocab_size: int = Field(ge=300, description="Byte-level BPE tokens, trained on the train split.")
+    hidden_size: int = Field(ge=16, description="Width; divisible by the number of heads.")
+    layers: Count
+    heads: Count
+    steps: Count = Field(description="Language-modelling steps of the base policy.")
+    batch_size: Count
+    learning_rate: float = Field(gt=0)
+    seed: Seed
+
+
+class PolicyParams(Section):
+    """The model to align."""
+
+    model: str = Field(
+        description="'scratch', a local checkpoint folder, or a hub id such as Qwen/Qwen2.5-0.5B-Instruct."
+    )
+    revision: str | None = Field(
+        description="Commit, tag or branch on the hub; it is pinned to a commit when resolved."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"]
+    trust_remote_code: bool = Field(
+        description="Run model code from the hub. Leave off unless you have read that code."
+    )
+    prompt_format: Literal["hh", "chat_template"] = Field(
+        description="hh: '\\n\\nHuman: ... \\n\\nAssistant:'; chat_template: the tokenizer's own."
+    )
+    max_length: int = Field(ge=8, description="Tokens of prompt and response together.")
+    max_prompt_length: int = Field(ge=4, description="Tokens of prompt; longer ones lose their oldest tokens.")
+    scratch: ScratchParams
+
+
+class RewardModelParams(Section):
+    """The reward models: one to rescore with, another one to evaluate with."""
+
+    model: str = Field(description="Rates the training data: 'scratch', a checkpoint folder or a hub id.")
+    revision: str | None = Field(description="Commit, tag or branch on the hub.")
+    text_format: Literal["hh", "oasst", "chat_template", "question_answer"] = Field(
+        description="How a dialogue becomes the reward model's input text."
+    )
+    eval_model: str = Field(description="Rates the generations; a different model from the one above.")
+    eval_revision: str | None = Field(description="Commit, tag or branch on the hub.")
+    eval_text_format: Literal["hh", "oasst", "chat_template", "question_answer"] = Field(
+        description="The same for the evaluation reward model."
+    )
+    max_length: int = Field(ge=8, description="Tokens a reward model reads; longer dialogues lose their oldest tokens.")
+    batch_size: Count = Field(description="Texts scored at once.")
+    dtype: Literal["float32", "bfloat16", "float16"]
+    trust_remote_code: bool = Field(
+        description="Run model code from the hub. Leave off unless you have read that code."
+    )
+    scratch_steps: Count = Field(description="Bradley-Terry steps of a 'scratch' reward model.")
+    scratch_batch_size: Count
+    scratch_learning_rate: float = Field(gt=0)
+    seed: Seed
+
+
+class OptimParams(Section):
+    """What supervised fine-tuning and alignment share."""
+
+    learning_rate: float = Field(gt=0, lt=1, description="Peak learning rate of AdamW.")
+    epochs: float = Field(gt=0, description="Passes over the train split.")
+    max_steps: int = Field(ge=0, description="Optimizer steps; 0 to let epochs decide.")
+    batch_size: Count = Field(description="Prompts per step and device.")
+    gradient_accumulation: Count = Field(description="Batches per optimizer step.")
+    warmup_share: Share = Field(description="Share of the steps over which the learning rate rises.")
+    lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"]
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(ge=0, description="Gradients are clipped to this norm; 0 for no clipping.")
+    eval_steps: Count = Field(description="Steps between looks at validation; each may become the best checkpoint.")
+    gradient_checkpointing: bool = Field(description="Recompute activations: slower, far less memory.")
+    fsdp: bool = Field(description="Shard over processes with FSDP2; start with accelerate launch (docs/presets.md).")
+    seed: Seed
+
+
+class SFTParams(OptimParams):
+    """Supervised fine-tuning on the human-chosen responses: the baseline, and where alignment may start."""
+
+
+class TrainParams(OptimParams):
+    """The alignment itself."""
+
+    method: Literal["clha", "sft", "pro"] = Field(
+        description="clha: this project's method; sft and pro to compare with."
+    )
+    start_from: Literal["base", "sft"] = Field(description="The checkpoint that alignment starts from.")
+    margin: float = Field(ge=0, description="CLHA: wanted log-prob difference per rank distance (paper: 3).")
+    reward_gap: float = Field(ge=0, description="CLHA: pairs with a smaller reward difference are masked (paper: 3).")
+    sft_weight: float = Field(ge=0, description="Weight of the SFT term (paper: 0.05).")
+    logp_normalisation: Literal["mean", "sum"] = Field(
+        description="Log-probs compared by the contrastive term: per token (paper) or of the whole response."
+    )
+
+
+class EvaluateParams(Section):
+    """Generation and scoring on the test split."""
+
+    prompts: Count = Field(description="Test prompts to answer, spread over the subsets.")
+    max_new_tokens: Count
+    batch_size: Count = Field(description="Prompts answered at once.")
+    bootstrap_samples: int = Field(ge=100, description="Resamples behind each interval.")
+    confidence: float = Field(gt=0.5, lt=1.0)
+    seed: Seed
+
+
+class RuntimeParams(Section):
+    """How computations run; part of every model stage, because the number of threads can change the last bit."""
+
+    threads: int = Field(ge=1, le=256, description="CPU threads of torch.")
+
+
+class RegistryParams(Section):
+    """Names in MLflow; where the server is comes from the environment (MLFLOW_TRACKING_URI)."""
+
+    experiment: str = Field(min_length=1)
+    model_name: str = Field(min_length=1, description="Registered model; its best version gets the alias champion.")
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    data: DataParams
+    sample: SampleParams
+    validate_: ValidateParams = Field(alias="validate")
+    policy: PolicyParams
+    reward_model: RewardModelParams
+    sft: SFTParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    runtime: RuntimeParams
+    registry: RegistryParams
+
+
+def parse_params(values: Any, origin: str) -> Params:
+    """Check a plain mapping against the model; `origin` names it in errors.
+
+    Raises:
+        UserError: every wrong, missing or unknown key, one a line.
+    """
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or '(whole file)'}: {e['msg']}" for e in error.errors()]
+        raise UserError(f"{origin} does not fit:\n" + "\n".join(lines)) from None
+
+
+def load_params(path: Path = paths.PARAMS) -> Params:
+    """Read params.yaml.
+
+    Raises:
+        UserError: no such file, not YAML, or a key that is missing, unknown or out of bounds.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not here: run the command from the project's root.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    return parse_params(values, str(path))

@@ -1,0 +1,39 @@
+"""Where each stage of dvc.yaml reads and writes, relative to the project's root.
+
+dvc.yaml names the same paths (tests/test_dvc_yaml.py holds the two together).
+"""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+INGESTED = Path("data/ingested")  # train.parquet, validation.parquet, test.parquet, quarantine.jsonl
+INGEST_METRICS = Path("metrics/ingest.json")
+
+DATA_DOCS = Path("reports/data_docs")
+VALIDATE_METRICS = Path("metrics/validate.json")
+
+BASE_MODEL = Path("models/base")
+REWARD_MODEL = Path("models/reward")
+EVAL_REWARD_MODEL = Path("models/eval_reward")
+REWARD_MODEL_METRICS = Path("metrics/reward_models.json")
+
+RESCORED = Path("data/rescored")  # train.parquet, validation.parquet
+RESCORE_REPORT = Path("reports/rescore")
+RESCORE_METRICS = Path("metrics/rescore.json")
+
+SFT_MODEL = Path("models/sft")
+SFT_CURVES = Path("curves/sft.csv")
+
+ALIGNED_MODEL = Path("models/aligned")
+TRAIN_CURVES = Path("curves/train.csv")
+TRAIN_METRICS = Path("metrics/train.json")
+
+EVALUATION = Path("reports/evaluation")  # report.html, generations.parquet, rewards.csv
+EVALUATE_METRICS = Path("metrics/evaluate.json")
+
+SPLITS = ("train", "validation", "test")
+QUARANTINE = "quarantine.jsonl"
+
+# Not tracked by DVC or git: checkpoints of a training that has not finished, flow workspaces.
+SCRATCH = Path(".clha")

@@ -1,0 +1,71 @@
+"""Presets: named sets of values for params.yaml.
+
+Every preset sets the same keys (tests/test_presets.py), so going from one to another needs no way back.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ruamel.yaml import YAML
+
+from clha_core.errors import UserError
+from clha_core.params import parse_params
+from clha_core.tracking.record import flatten
+
+PRESETS = Path("presets")
+
+
+def preset_names(folder: Path = PRESETS) -> list[str]:
+    """Names of all presets."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load_preset(name: str, folder: Path = PRESETS) -> dict[str, Any]:
+    """The nested values of a preset.
+
+    Raises:
+        UserError: no such preset.
+    """
+    if name not in preset_names(folder):
+        raise UserError(f"there is no preset {name!r}; there are: {', '.join(preset_names(folder))}.")
+    return yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `overrides` laid over it, section by section."""
+    result = dict(values)
+    for key, value in overrides.items():
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(value, Mapping) and isinstance(inner, Mapping) else value
+    return result
+
+
+def apply_preset(name: str, params_file: Path) -> dict[str, Any]:
+    """Rewrite `params_file` for a preset, keeping its comments.
+
+    Returns:
+        The keys that changed, dotted, with their new values.
+
+    Raises:
+        UserError: no such preset, or the result is not valid.
+    """
+    preset = load_preset(name, params_file.parent / PRESETS)
+    round_trip = YAML()
+    round_trip.preserve_quotes = True
+    round_trip.width = 120
+    document = round_trip.load(params_file.read_text(encoding="utf-8"))
+    changed = {}
+    for key, value in flatten(preset):
+        *sections, last = key.split(".")
+        section = document
+        for part in sections:
+            section = section[part]
+        if section[last] != value:
+            section[last] = value
+            changed[key] = value
+    parse_params(document, f"preset {name}")
+    with params_file.open("w", encoding="utf-8") as file:
+        round_trip.dump(document, file)
+    return changed

@@ -1,0 +1,1 @@
+"""The embedded sample: generated preference dialogues about a small world whose truth is known."""

@@ -1,0 +1,37 @@
+"""Stage `evaluate`: base, SFT and the aligned model answer the test prompts; a second reward model judges."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from clha_core import paths
+from clha_core.data.tables import read_rows
+from clha_core.evaluation.evaluate import Evaluator, choose_rows
+from clha_core.evaluation.report import write_report
+from clha_core.evaluation.summary import summarise
+from clha_core.params import Params
+from clha_core.stages.context import prepare_torch, write_metrics
+from clha_core.tracking.mlflow_tracker import connect, run_of_model
+from clha_core.tracking.record import describe_evaluation
+
+SYSTEMS = {"base": paths.BASE_MODEL, "sft": paths.SFT_MODEL, "aligned": paths.ALIGNED_MODEL}
+
+
+def run(params: Params, root: Path = Path(".")) -> None:
+    """Write the report, the generations and the figures; add them to the training's MLflow run."""
+    connect(root, params.registry.experiment)
+    prepare_torch(params, params.evaluate.seed)
+    rows = choose_rows(read_rows(root / paths.INGESTED / "test.parquet"), params.evaluate.prompts)
+    evaluator = Evaluator(params, rows, root / paths.EVAL_REWARD_MODEL)
+    for system, folder in SYSTEMS.items():
+        evaluator.add_system(system, root / folder)
+    table = evaluator.table()
+    metrics = summarise(table, list(SYSTEMS), params.evaluate) | {"ranking": evaluator.ranking_accuracies}
+    out = root / paths.EVALUATION
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(out / "generations.parquet", index=False)
+    write_report(table, metrics, pd.read_csv(root / paths.TRAIN_CURVES), params, out)
+    write_metrics(metrics, root / paths.EVALUATE_METRICS)
+
+    with run_of_model(params, root) as tracker:
+        describe_evaluation(tracker, root)

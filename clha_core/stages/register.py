@@ -1,0 +1,96 @@
+"""Register the aligned model. Not a DVC stage: the registry is the world outside, so nothing here is cached."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+
+from clha_core import paths
+from clha_core.errors import UserError
+from clha_core.params import Params
+from clha_core.tracking.lineage import JUDGE_DIGEST_TAG, folder_digest
+from clha_core.tracking.mlflow_tracker import connect, find_run, run_link, run_of_model
+from clha_core.tracking.record import describe_evaluation
+from clha_core.tracking.registry import (
+    CANDIDATE,
+    CHAMPION,
+    GateResult,
+    add_version,
+    champion_of,
+    explain,
+    judge,
+    rewards_of_version,
+    version_of,
+)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Which version this model is, under which alias, why, and whether it is new."""
+
+    model_name: str
+    version: str
+    alias: str
+    reason: str
+    run_id: str
+    link: str
+    new: bool
+
+    def sentence(self) -> str:
+        lines = [f"{self.model_name} version {self.version} is {self.alias}: {self.reason}."]
+        if not self.new:
+            lines.append("This exact model was registered before: nothing new came out of training.")
+        lines.append(f"MLflow: {self.link}")
+        return "\n".join(lines)
+
+
+def run(params: Params, root: Path = Path("."), *, against_base: bool = False) -> Registration:
+    """Register models/aligned (once), judge it against the champion or the base, and set its alias.
+
+    Raises:
+        UserError: there is no evaluated model, or MLflow does not answer.
+    """
+    model, evaluation = root / paths.ALIGNED_MODEL, root / paths.EVALUATION
+    if not model.is_dir() or not evaluation.is_dir():
+        raise UserError("there is no evaluated model here: run `dvc repro` (or `dvc pull`) first.")
+    client = connect(root, params.registry.experiment)
+    name = params.registry.model_name
+    model_digest = folder_digest(model)
+    judge_digest = folder_digest(root / paths.EVAL_REWARD_MODEL)
+    recorded = _recorded_run(params, root, model_digest, judge_digest)
+
+    version = version_of(client, name, model_digest)
+    new = version is None
+    if version is None:
+        version = add_version(recorded, name, model, model_digest)
+    champion = champion_of(client, name)
+    if champion is not None and champion.version == version.version:
+        alias, reason = CHAMPION, "it was already"
+    else:
+        gate = _gate(params, evaluation, None if against_base else champion, judge_digest)
+        alias, reason = (CHAMPION if gate.passed else CANDIDATE), gate.reason
+        client.set_registered_model_alias(name, alias, version.version)
+        explain(client, name, version.version, alias, gate)
+    return Registration(name, version.version, alias, reason, recorded.info.run_id, run_link(recorded), new)
+
+
+def _recorded_run(params: Params, root: Path, model_digest: str, judge_digest: str) -> Run:
+    """The run of this model with this evaluation; written from DVC's outputs where MLflow has never seen it."""
+    found = find_run(params.registry.experiment, model_digest)
+    if found is not None and found.data.tags.get(JUDGE_DIGEST_TAG) == judge_digest:
+        return found
+    with run_of_model(params, root) as tracker:
+        describe_evaluation(tracker, root)
+        return tracker.run
+
+
+def _gate(params: Params, evaluation: Path, champion: ModelVersion | None, judge_digest: str) -> GateResult:
+    table = pd.read_parquet(evaluation / "generations.parquet")
+    if champion is None:
+        return judge(table, table.set_index("id")["base_reward"], "the base", params.evaluate)
+    with tempfile.TemporaryDirectory() as scratch:
+        rewards = rewards_of_version(champion, judge_digest, Path(scratch))
+    return judge(table, rewards, f"champion version {champion.version}", params.evaluate)

@@ -1,0 +1,41 @@
+"""Stage `train`: the alignment, one MLflow run."""
+
+from pathlib import Path
+
+from datasets import Dataset
+
+from clha_core import paths
+from clha_core.data.tables import read_table
+from clha_core.models.loading import load_policy, load_tokenizer
+from clha_core.params import Params
+from clha_core.stages.context import prepare_torch, write_metrics
+from clha_core.tracking.lineage import MODEL_DIGEST_TAG, folder_digest
+from clha_core.tracking.mlflow_tracker import new_run
+from clha_core.tracking.record import describe_training
+from clha_core.training.align import align, run_folder, training_config
+
+
+def run(params: Params, root: Path = Path(".")) -> None:
+    """Write models/aligned, its curves and the figures of its best checkpoint; record all in MLflow."""
+    prepare_torch(params, params.train.seed)
+    rescored = root / paths.RESCORED
+    start = root / {"base": paths.BASE_MODEL, "sft": paths.SFT_MODEL}[params.train.start_from]
+    out = root / paths.ALIGNED_MODEL
+    identity = (params.train.model_dump(), params.policy.model_dump(), folder_digest(start), folder_digest(rescored))
+    config = training_config(params.train, params.policy, run_folder(root / paths.SCRATCH, "train", *identity))
+    with new_run(params, root) as tracker:
+        describe_training(tracker, params, root)
+        outcome = align(
+            load_policy(start, dtype=params.policy.dtype, trust_remote_code=params.policy.trust_remote_code),
+            load_tokenizer(start, trust_remote_code=params.policy.trust_remote_code),
+            Dataset(read_table(rescored / "train.parquet")),
+            Dataset(read_table(rescored / "validation.parquet")),
+            config,
+            tracker,
+            out=out,
+            curves=root / paths.TRAIN_CURVES,
+        )
+        metrics = {"best_step": outcome.best_step, "validation": outcome.metrics}
+        write_metrics(metrics, root / paths.TRAIN_METRICS)
+        tracker.log_metrics({f"best/{name}": value for name, value in outcome.metrics.items()})
+        tracker.set_tags({MODEL_DIGEST_TAG: folder_digest(out)})

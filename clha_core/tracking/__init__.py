@@ -1,0 +1,1 @@
+"""The record of trainings: a thin interface, and MLflow behind it."""

@@ -1,0 +1,123 @@
+"""The Tracker that writes to MLflow. The server is named by MLFLOW_TRACKING_URI; without it, a local database."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from clha_core import paths
+from clha_core.errors import UserError
+from clha_core.params import Params
+from clha_core.tracking.lineage import MODEL_DIGEST_TAG, folder_digest, project_home
+from clha_core.tracking.record import rebuild_record, run_name
+
+PARAMS_PER_REQUEST = 100  # MLflow's limit for one batch
+SYSTEM_METRICS_SECONDS = 2
+
+
+class MlflowTracker:
+    """Writes to the active MLflow run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        items = list(params.items())
+        for start in range(0, len(items), PARAMS_PER_REQUEST):
+            mlflow.log_params(dict(items[start : start + PARAMS_PER_REQUEST]))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        mlflow.log_metrics(dict(metrics), step=step)
+
+    def log_dataset(self, name: str, path: Path, digest: str, context: str) -> None:
+        dataset = MetaDataset(resolve_dataset_source(str(path)), name=name, digest=digest[:36])
+        mlflow.log_input(dataset, context=context, tags={"dvc.md5": digest})
+
+    def log_artifact(self, path: Path, folder: str) -> None:
+        if path.is_dir():
+            mlflow.log_artifacts(str(path), artifact_path=folder)
+        else:
+            mlflow.log_artifact(str(path), artifact_path=folder)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        mlflow.set_tags(dict(tags))
+
+
+def connect(root: Path, experiment: str) -> MlflowClient:
+    """Choose the server and the experiment; both exist afterwards.
+
+    Raises:
+        UserError: the server does not answer. A training that could not be recorded does not start.
+    """
+    # MLflow repeats a failed request for minutes by default; a server that is down should be named in seconds.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    home = project_home(root)
+    mlflow.set_tracking_uri(uri or f"sqlite:///{home / 'mlflow.db'}")
+    client = MlflowClient()
+    try:
+        if client.get_experiment_by_name(experiment) is None:
+            client.create_experiment(experiment, artifact_location=None if uri else (home / "mlartifacts").as_uri())
+        mlflow.set_experiment(experiment)
+    except MlflowException as error:
+        raise UserError(
+            f"MLflow at {mlflow.get_tracking_uri()} cannot be used: {error}\n"
+            "Start it (make mlflow), or correct MLFLOW_TRACKING_URI."
+        ) from None
+    return client
+
+
+@contextmanager
+def new_run(params: Params, root: Path) -> Iterator[MlflowTracker]:
+    """A run of its own for one training, with system metrics; it is marked failed when the block raises."""
+    connect(root, params.registry.experiment)
+    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+    with mlflow.start_run(run_name=run_name(params), log_system_metrics=True) as run:
+        yield MlflowTracker(run)
+
+
+@contextmanager
+def run_of_model(params: Params, root: Path) -> Iterator[MlflowTracker]:
+    """The run whose training ended in models/aligned, opened again to add what is learned about the model later.
+
+    Where this server has no such run (the outputs were pulled, or come from DVC's run cache), one is written from
+    what DVC kept of the training.
+    """
+    found = find_run(params.registry.experiment, folder_digest(root / paths.ALIGNED_MODEL))
+    if found is not None:
+        with mlflow.start_run(run_id=found.info.run_id, log_system_metrics=False) as run:
+            yield MlflowTracker(run)
+    else:
+        with mlflow.start_run(run_name=run_name(params), log_system_metrics=False) as run:
+            tracker = MlflowTracker(run)
+            rebuild_record(tracker, params, root)
+            yield tracker
+
+
+def find_run(experiment: str, model_digest: str) -> Run | None:
+    """The newest finished run whose training ended in exactly this model."""
+    runs = mlflow.search_runs(
+        experiment_names=[experiment],
+        filter_string=f"tags.`{MODEL_DIGEST_TAG}` = '{model_digest}' and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+        output_format="list",
+    )
+    return runs[0] if runs else None
+
+
+def run_link(run: Run) -> str:
+    """Where to look at a run: a page of the server, or the run's id in the local database."""
+    uri = os.environ.get("CLHA_MLFLOW_UI_URL") or mlflow.get_tracking_uri()
+    if uri.startswith("http"):
+        return f"{uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"run {run.info.run_id} (make mlflow shows it)"

@@ -1,0 +1,66 @@
+"""What is recorded of a training and of its evaluation, whoever the tracker is."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from clha_core import paths
+from clha_core.params import Params
+from clha_core.tracking.interface import Tracker
+from clha_core.tracking.lineage import JUDGE_DIGEST_TAG, MODEL_DIGEST_TAG, folder_digest, locked_md5, origin_tags
+
+
+def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested keys joined by dots, as `dvc exp run -S` writes them."""
+    for key, value in values.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping):
+            yield from flatten(value, name)
+        else:
+            yield name, value
+
+
+def run_name(params: Params) -> str:
+    """What tells a run from its neighbours at a glance."""
+    train = params.train
+    settings = {"sft": "", "pro": f" a{train.sft_weight:g}"}.get(
+        train.method, f" m{train.margin:g} g{train.reward_gap:g} a{train.sft_weight:g} {train.logp_normalisation}"
+    )
+    return f"{train.method}{settings} lr{train.learning_rate:g}"
+
+
+def describe_training(tracker: Tracker, params: Params, root: Path) -> None:
+    """Parameters, origin, and the data with their DVC md5."""
+    tracker.log_params(dict(flatten(params.model_dump(by_alias=True))))
+    tracker.set_tags({"clha.method": params.train.method, **origin_tags(root)})
+    locked = locked_md5(root)
+    for folder, context in ((paths.INGESTED, "ingested"), (paths.RESCORED, "training")):
+        if folder.as_posix() in locked:
+            tracker.log_dataset(folder.as_posix(), root / folder, locked[folder.as_posix()], context)
+
+
+def describe_evaluation(tracker: Tracker, root: Path) -> None:
+    """Evaluation figures per subset, the report, its plots and tables, and the noise report of the data."""
+    metrics = json.loads((root / paths.EVALUATE_METRICS).read_text(encoding="utf-8"))
+    numbers = {
+        f"evaluate/{name.replace('.', '/')}": float(value)
+        for name, value in flatten(metrics)
+        if isinstance(value, int | float)
+    }
+    tracker.log_metrics(numbers)
+    tracker.log_artifact(root / paths.EVALUATION, "evaluation")
+    tracker.log_artifact(root / paths.RESCORE_REPORT, "rescore")
+    tracker.log_artifact(root / paths.TRAIN_CURVES, "curves")
+    tracker.log_artifact(root / paths.SFT_CURVES, "curves")
+    tracker.set_tags({JUDGE_DIGEST_TAG: folder_digest(root / paths.EVAL_REWARD_MODEL)})
+
+
+def rebuild_record(tracker: Tracker, params: Params, root: Path) -> None:
+    """The record of a training that ran elsewhere (its outputs were pulled): from what DVC kept of it."""
+    describe_training(tracker, params, root)
+    for line in pd.read_csv(root / paths.TRAIN_CURVES).to_dict("records"):
+        step = int(line.pop("step"))
+        tracker.log_metrics({str(name): value for name, value in line.items() if pd.notna(value)}, step=step)
+    tracker.set_tags({MODEL_DIGEST_TAG: folder_digest(root / paths.ALIGNED_MODEL), "clha.record": "rebuilt"})

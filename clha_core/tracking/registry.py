@@ -1,0 +1,113 @@
+"""The model registry and the gate in front of its alias `champion`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from clha_core.evaluation.metrics import Interval, paired_bootstrap_difference
+from clha_core.params import EvaluateParams
+from clha_core.tracking.lineage import JUDGE_DIGEST_TAG, MODEL_DIGEST_TAG
+
+CHAMPION, CANDIDATE = "champion", "candidate"
+GENERATIONS = "evaluation/generations.parquet"
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Whether a model may become champion, over whom, and by how much (evaluation reward per prompt)."""
+
+    opponent: str
+    difference: Interval | None
+    reason: str
+
+    @property
+    def passed(self) -> bool:
+        return self.difference is not None and self.difference.low > 0
+
+
+def judge(
+    rewards: pd.DataFrame, opponent_rewards: pd.Series | None, opponent: str, params: EvaluateParams
+) -> GateResult:
+    """Paired bootstrap of the evaluation rewards; better means that the whole interval is above zero.
+
+    Args:
+        rewards: columns `id` and `aligned_reward` of the model at the gate.
+        opponent_rewards: rewards of the opponent indexed by prompt id; None if it was not evaluated like this.
+    """
+    ids = rewards["id"]
+    if opponent_rewards is None or set(opponent_rewards.index) != set(ids):
+        reason = (
+            f"{opponent} was evaluated on other prompts or by another reward model, so the two cannot be compared: "
+            "evaluate it again, or judge this model against the base (clha register --against-base)"
+        )
+        return GateResult(opponent, None, reason)
+    difference = paired_bootstrap_difference(
+        rewards["aligned_reward"].to_numpy(),
+        opponent_rewards.loc[ids].to_numpy(),
+        confidence=params.confidence,
+        samples=params.bootstrap_samples,
+        seed=params.seed,
+    )
+    verb = "is better than" if difference.low > 0 else "is not shown to be better than"
+    reason = f"{verb} {opponent}: reward {difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    return GateResult(opponent, difference, reason)
+
+
+def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
+    """The version with the alias champion, if there is one."""
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException:
+        return None
+
+
+def rewards_of_version(version: ModelVersion, judge_digest: str, scratch: Path) -> pd.Series | None:
+    """Per-prompt rewards of a registered version, if the same evaluation reward model gave them."""
+    run = mlflow.get_run(version.run_id)
+    if run.data.tags.get(JUDGE_DIGEST_TAG) != judge_digest:
+        return None
+    local = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=GENERATIONS, dst_path=str(scratch))
+    table = pd.read_parquet(local, columns=["id", "aligned_reward"])
+    return table.set_index("id")["aligned_reward"]
+
+
+def version_of(client: MlflowClient, name: str, model_digest: str) -> ModelVersion | None:
+    """The version that holds exactly this model, so that registering twice adds nothing."""
+    try:
+        versions = client.search_model_versions(f"name = '{name}' and tags.`{MODEL_DIGEST_TAG}` = '{model_digest}'")
+    except MlflowException:
+        return None
+    return max(versions, key=lambda version: int(version.version), default=None)
+
+
+def add_version(run: Run, name: str, folder: Path, model_digest: str) -> ModelVersion:
+    """Log the model of `folder` to its training run in MLflow's transformers flavour and register it."""
+    with mlflow.start_run(run_id=run.info.run_id, log_system_metrics=False):
+        info = mlflow.transformers.log_model(
+            str(folder),
+            name="model",
+            task="text-generation",
+            # Named, because guessing them starts a process that imports more than is installed.
+            pip_requirements=["torch", "transformers", "accelerate"],
+            registered_model_name=name,
+        )
+    client = MlflowClient()
+    version = str(info.registered_model_version)
+    client.set_model_version_tag(name, version, MODEL_DIGEST_TAG, model_digest)
+    return client.get_model_version(name, version)
+
+
+def explain(client: MlflowClient, name: str, version: str, alias: str, gate: GateResult) -> None:
+    """Write on the version why it has its alias."""
+    tags = {"gate.alias": alias, "gate.opponent": gate.opponent, "gate.reason": gate.reason}
+    if gate.difference is not None:
+        interval = gate.difference
+        tags |= {"gate.difference": f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"}
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value)

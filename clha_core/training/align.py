@@ -1,0 +1,115 @@
+"""One training from parameters: the arguments, the run folder that survives a crash, the best checkpoint."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import get_last_checkpoint
+
+from clha_core.params import OptimParams, PolicyParams, TrainParams
+from clha_core.tracking.interface import Tracker
+from clha_core.training.config import CLHAConfig
+from clha_core.training.curves import TrackingCallback, write_curves
+from clha_core.training.trainer import CLHATrainer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training ended in."""
+
+    best_step: int
+    metrics: dict[str, float]
+
+
+def training_config(optim: OptimParams, policy: PolicyParams, output_dir: Path) -> CLHAConfig:
+    """Our parameters in transformers' words."""
+    method = (
+        {
+            "method": optim.method,
+            "margin": optim.margin,
+            "reward_gap": optim.reward_gap,
+            "sft_weight": optim.sft_weight,
+            "logp_normalisation": optim.logp_normalisation,
+        }
+        if isinstance(optim, TrainParams)
+        else {"method": "sft"}
+    )
+    return CLHAConfig(
+        output_dir=str(output_dir),
+        **method,
+        prompt_format=policy.prompt_format,
+        max_length=policy.max_length,
+        max_prompt_length=policy.max_prompt_length,
+        learning_rate=optim.learning_rate,
+        num_train_epochs=optim.epochs,
+        max_steps=optim.max_steps or -1,
+        per_device_train_batch_size=optim.batch_size,
+        per_device_eval_batch_size=optim.batch_size,
+        gradient_accumulation_steps=optim.gradient_accumulation,
+        warmup_steps=optim.warmup_share,
+        lr_scheduler_type=optim.lr_scheduler,
+        weight_decay=optim.weight_decay,
+        max_grad_norm=optim.max_grad_norm,
+        gradient_checkpointing=optim.gradient_checkpointing,
+        fsdp="full_shard auto_wrap" if optim.fsdp else None,
+        bf16=policy.dtype == "bfloat16",
+        fp16=policy.dtype == "float16",
+        seed=optim.seed,
+        logging_steps=max(1, optim.eval_steps // 4),
+        eval_strategy="steps",
+        eval_steps=optim.eval_steps,
+        save_strategy="steps",
+        save_steps=optim.eval_steps,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        dataloader_pin_memory=False,
+    )
+
+
+def run_folder(scratch: Path, name: str, *identity: object) -> Path:
+    """A folder for checkpoints that belongs to exactly this training: same parameters, data and starting weights."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+    return scratch / "trainings" / f"{name}-{digest[:16]}"
+
+
+def align(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    validation: Dataset,
+    config: CLHAConfig,
+    tracker: Tracker,
+    *,
+    out: Path,
+    curves: Path,
+) -> Outcome:
+    """Train, keep the checkpoint that is best on validation, write it to `out` and the curves to `curves`.
+
+    A training that was cut off goes on from its last checkpoint in `config.output_dir`, which is removed once the
+    model is written.
+    """
+    trainer = CLHATrainer(
+        model, config, train, validation, processing_class=tokenizer, callbacks=[TrackingCallback(tracker)]
+    )
+    run = Path(config.output_dir)
+    checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None
+    if checkpoint:
+        print(f"going on from {checkpoint}")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if out.exists():
+        shutil.rmtree(out)
+    trainer.save_model(str(out))
+    (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, and it names this machine
+    if trainer.is_world_process_zero():
+        write_curves(trainer.state.log_history, curves)
+        shutil.rmtree(run, ignore_errors=True)
+    best = trainer.state.best_global_step or trainer.state.global_step
+    at_best = next((entry for entry in trainer.state.log_history if entry["step"] == best and "eval_loss" in entry), {})
+    names = ("eval_loss", "eval_rewards/accuracies", "eval_rewards/margins")
+    return Outcome(best, {name.removeprefix("eval_"): at_best[name] for name in names if name in at_best})
