@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib import rc_context
@@ -21,7 +22,7 @@ CSS_VARIABLES = {
     INK: "--ink",
     RULE: "--rule",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.titlesize": 9.0,
     "axes.titlelocation": "left",

@@ -1,7 +1,9 @@
 """Preference rows as Parquet: the schema, a writer that holds few rows in memory, and a reader that checks."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,8 +64,8 @@ class PreferenceWriter:
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table of `SCHEMA` to `path`."""
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    """Write a table to `path`; the same rows give the same bytes."""
+    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
         writer.write_table(table, row_group_size=_ROWS_PER_BATCH)
 
 
@@ -78,18 +80,37 @@ def read_schema(path: Path) -> pa.Schema:
     except FileNotFoundError:
         raise UserError(f"{path} is not here: run the ingest stage first.") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file ({error}): run the ingest stage again.") from None
+        raise _unreadable(path, error) from None
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read a table of preference rows; its schema is `SCHEMA`.
+def read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Read a table of preference rows, ingested or (by `schema`) rescored.
 
     Raises:
         UserError: no such file, not Parquet, or of another schema.
     """
-    if not read_schema(path).equals(SCHEMA):
-        raise UserError(f"{path} has other columns than preference rows have: run the ingest stage again.")
+    return pa.Table.from_batches(read_batches(path, schema), schema=schema)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All ingested rows of a file, as dictionaries; raises as `read_table` does."""
+    return read_table(path).to_pylist()
+
+
+def read_batches(path: Path, schema: pa.Schema = SCHEMA) -> Iterator[pa.RecordBatch]:
+    """Read a table of preference rows a batch at a time.
+
+    Raises:
+        UserError: as for `read_table`.
+    """
+    if not read_schema(path).equals(schema):
+        raise UserError(f"{path} has other columns than expected: run the stage that writes it again.")
     try:
-        return pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(_ROWS_PER_BATCH)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file ({error}): run the ingest stage again.") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is not a readable Parquet file ({error}): run the ingest stage again.")

@@ -134,7 +134,8 @@ def _generate_batch(
     # From the lengths, not from the ids: the padding token may also be a real one.
     attention_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
     stop = _StopAtMarker(tokenizer, markers, width)
-    output = model.generate(
+    generate: Any = model.generate  # its type is lost in the mixins
+    output = generate(
         input_ids=input_ids.to(model.device),
         attention_mask=attention_mask.to(model.device),
         generation_config=config,

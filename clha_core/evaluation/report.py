@@ -22,9 +22,9 @@ OUTCOMES = {"win": "win vs", "tie": "tie with", "lose": "loss vs"}
 
 
 def write_report(
-    rows: pd.DataFrame, metrics: dict[str, Any], curves: pd.DataFrame | None, params: Params, out: Path
+    rows: pd.DataFrame, metrics: dict[str, Any], curves: pd.DataFrame | None, params: Params, out_dir: Path
 ) -> Path:
-    """Write the report to the file `out` and return it.
+    """Write report.html to `out_dir` and return its path.
 
     Args:
         rows: what summarise() was given, and a column prompt (text).
@@ -42,7 +42,7 @@ def write_report(
     columns, headline_rows = headline(metrics, method)
     return write_page(
         "evaluation/report.html.j2",
-        out,
+        out_dir / "report.html",
         title=f"Evaluation: {label(systems[-1], method)}",
         prompts=len(rows),
         subsets=sorted(set(rows["subset"])),
@@ -54,9 +54,9 @@ def write_report(
         with_gold="gold" in metrics[systems[0]][TOTAL],
         comparisons=list(_comparisons(metrics, systems, method)),
         reward_plots=list(_reward_plots(rows, systems, method)),
-        subset_rows=list(_subset_rows(metrics, systems, method)),
+        subset_rows=list(_subset_rows(metrics, systems, baseline, method)),
         curve_plots=[] if curves is None else list(_curve_plots(curves)),
-        validation_curves=curves is not None and any(name.startswith("eval_") for name in curves),
+        validation_curves=curves is not None and any(str(name).startswith("eval_") for name in curves),
         baseline=label(baseline, method),
         cards=list(_cards(rows, systems, baseline, method)),
         parameters=list(_flatten(params.model_dump(mode="json", by_alias=True))),
@@ -85,26 +85,30 @@ def _reward_plots(rows: pd.DataFrame, systems: list[str], method: str) -> Iterat
         figure, axes = plots.new_figure(4.6, 0.85 * len(present) + 0.3, rows=len(present))
         for axis, (system, column) in zip(axes, present, strict=True):
             colour = _colour(system, systems)
-            axis.hist(rows[column], bins=bins.tolist(), color=colour)
+            axis.hist(rows[column], bins=bins.tolist(), color=colour, histtype="stepfilled")
             axis.axvline(rows[column].mean(), color=plots.INK, linewidth=1.2)
-            axis.set_title(label(system, method), fontweight="bold")
+            axis.set_title(label(system, method), loc="left")
             axis.grid(visible=False)
             axis.set_yticks([])
             axis.spines["left"].set_visible(False)
         yield caption, plots.svg(figure, f"{caption}: a histogram per system")
 
 
-def _subset_rows(metrics: dict[str, Any], systems: list[str], method: str) -> Iterator[dict[str, Any]]:
+def _subset_rows(metrics: dict[str, Any], systems: list[str], baseline: str, method: str) -> Iterator[dict[str, Any]]:
     subsets = [name for name in metrics[systems[0]] if name != TOTAL]
-    for subset in [*sorted(subsets), TOTAL]:
+    for place, subset in enumerate([*sorted(subsets), TOTAL]):
         for system in [*systems, HUMAN]:
             m = metrics[system][subset]
+            versus = metrics.get(f"{system}_vs_{baseline}")
             yield {
-                "subset": subset if system == systems[0] else "",
+                "place": place,
+                "subset": "All subsets" if subset == TOTAL else subset,
+                "strong": system == systems[-1],
                 "system": label(system, method),
                 "prompts": int(m["prompts"]),
                 "gold": with_interval(m, "gold") if "gold" in m else NOTHING,
                 "reward": with_interval(m, "reward"),
+                "win_rate": with_interval(versus[subset], "win_rate") if versus else NOTHING,
                 "sigmoid": f"{m['reward_sigmoid_x100']:.1f}",
                 "bleu": f"{m['bleu']:.1f}" if "bleu" in m else NOTHING,
                 "character_bleu": f"{m['character_bleu_reference']:.1f}" if "bleu" in m else NOTHING,
@@ -115,7 +119,7 @@ def _subset_rows(metrics: dict[str, Any], systems: list[str], method: str) -> It
 
 def _curve_plots(curves: pd.DataFrame) -> Iterator[tuple[str, Markup]]:
     """A plot per quantity; its value on validation (eval_ before the name) goes into the same plot."""
-    quantities = dict.fromkeys(name.removeprefix("eval_") for name in curves if name not in ("step", "epoch"))
+    quantities = dict.fromkeys(str(name).removeprefix("eval_") for name in curves if name not in ("step", "epoch"))
     for quantity in quantities:
         figure, (axis,) = plots.new_figure(4.6, 2.2)
         for name, look in {

@@ -2,17 +2,19 @@
 
 from typing import Any
 
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from clha_core.evaluation.summary import HUMAN, TOTAL, systems_of
 
-NOTHING = "–"
+NOTHING = "—"
 
 
 def label(system: str, method: str) -> str:
     """What readers see for a system; the aligned one goes by the name of its method."""
     aligned = "SFT (aligned stage)" if method == "sft" else method.upper()
-    return {"base": "Base", "sft": "SFT", "aligned": aligned, HUMAN: "Human (chosen)"}.get(system, system)
+    return {"base": "Base", "sft": "SFT", "aligned": aligned, HUMAN: "Human"}.get(system, system)
 
 
 def headline(metrics: dict[str, Any], method: str) -> tuple[list[str], list[list[str]]]:
@@ -39,21 +41,29 @@ def headline(metrics: dict[str, Any], method: str) -> tuple[list[str], list[list
 
 def with_interval(measures: dict[str, float], name: str) -> str:
     """A measure and its interval: shares in percent, everything else with two decimals."""
-    mean, low, high = (measures[name + suffix] for suffix in ("", "_low", "_high"))
-    if name == "win_rate":
-        return f"{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    scale, digits = (100, 1) if name == "win_rate" else (1, 2)
+    # Adding zero turns a rounded -0.0 into 0.0.
+    mean, low, high = (
+        f"{round(scale * measures[name + suffix], digits) + 0.0:.{digits}f}" for suffix in ("", "_low", "_high")
+    )
+    return f"{mean}{' %' if name == 'win_rate' else ''} [{low}, {high}]"
 
 
 def summary_table(metrics: dict[str, Any], method: str) -> Table:
     """The headline for the terminal. `metrics` is what summarise() returns, `method` is train.method."""
     columns, rows = headline(metrics, method)
     prompts = int(metrics[systems_of(metrics)[0]][TOTAL]["prompts"])
-    table = Table(title=f"Evaluation on {prompts} test prompts")
+    table = Table(
+        title=f"Evaluation on {prompts} test prompts",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        collapse_padding=True,
+    )
     for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right")
+        table.add_column(column.replace(" ", "\n", 1), justify="left" if place == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))  # else rich reads an interval as markup
+        # An interval under its mean keeps the table within 80 columns; Text, because rich reads [...] as markup.
+        table.add_row(*(Text(cell.replace(" [", "\n[")) for cell in row))
     return table
 
 

@@ -43,12 +43,9 @@ def write_pointer(model: str, revision: str | None, out: Path) -> None:
     Raises:
         UserError: neither a folder nor reachable on the hub.
     """
-    if Path(model).is_dir():
-        source = ModelSource(model)
-    else:
-        source = ModelSource(model, resolve_revision(model, revision))
+    pinned = None if Path(model).is_dir() else resolve_revision(model, revision)
     out.mkdir(parents=True, exist_ok=True)
-    content = {"model": source.name, "revision": source.revision}
+    content = {"model": model, "revision": pinned}
     (out / POINTER).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

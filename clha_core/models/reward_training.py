@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
@@ -65,15 +66,16 @@ def train_reward_model(
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, use_safetensors=True)
     pairs = [
-        tuple(
+        [
             reward_input_ids(tokenizer, row["prompt"], response, "hh", params.max_length)
             for response in labelled_pair(row)
-        )
+        ]
         for row in rows
     ]
+    dataset = Dataset.from_dict({"pair": pairs, "length": [max(map(len, pair)) for pair in pairs]})
 
-    def collate(batch: list[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
-        input_ids, attention_mask = pad_right([ids for pair in batch for ids in pair], tokenizer.pad_token_id)
+    def collate(batch: list[dict[str, list[list[int]]]]) -> dict[str, Tensor]:
+        input_ids, attention_mask = pad_right([ids for row in batch for ids in row["pair"]], tokenizer.pad_token_id)
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     args = bare_arguments(
@@ -83,7 +85,7 @@ def train_reward_model(
         seed=seed,
         description=description,
     )
-    trainer = BradleyTerryTrainer(model=model, args=args, train_dataset=pairs, data_collator=collate)
+    trainer = BradleyTerryTrainer(model=model, args=args, train_dataset=dataset, data_collator=collate)
     trainer.model_accepts_loss_kwargs = False
     trainer.train()
     return model.cpu().eval()

@@ -3,11 +3,11 @@
 The policy learns to continue dialogues from all responses of the train split, good and bad: an unaligned base.
 """
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Trainer
@@ -61,7 +61,7 @@ def train_policy(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=scratch.hidden_size,
-            intermediate_size=4 * scratch.hidden_size,
+            intermediate_size=8 * scratch.hidden_size // 3,  # Llama's own proportion
             num_hidden_layers=scratch.layers,
             num_attention_heads=scratch.heads,
             num_key_value_heads=scratch.heads,
@@ -73,12 +73,12 @@ def train_policy(
         )
     )
 
-    def collate(batch: list[list[int]]) -> dict[str, Tensor]:
-        input_ids, attention_mask = pad_right(batch, tokenizer.pad_token_id)
+    def collate(batch: list[dict[str, list[int]]]) -> dict[str, Tensor]:
+        input_ids, attention_mask = pad_right([text["input_ids"] for text in batch], tokenizer.pad_token_id)
         labels = input_ids.masked_fill(attention_mask == 0, -100)
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
-    random.Random(scratch.seed).shuffle(texts)
+    dataset = Dataset.from_dict({"input_ids": texts, "length": list(map(len, texts))})
     args = bare_arguments(
         max_steps=scratch.steps,
         batch_size=scratch.batch_size,
@@ -86,5 +86,5 @@ def train_policy(
         seed=scratch.seed,
         description="base policy",
     )
-    Trainer(model=model, args=args, train_dataset=texts, data_collator=collate).train()
+    Trainer(model=model, args=args, train_dataset=dataset, data_collator=collate).train()
     return model.cpu()

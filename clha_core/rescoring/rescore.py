@@ -5,8 +5,12 @@ from typing import Any
 import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from clha_core.data.tables import SCHEMA
 from clha_core.rescoring.score import score_sequences
 from clha_core.rescoring.text_formats import reward_input_ids
+
+# The ingested columns, with `responses` and `sources` ranked by `rewards`, best first.
+RESCORED_SCHEMA = SCHEMA.append(pa.field("rewards", pa.list_(pa.float64())))
 
 
 def rate_candidates(
@@ -42,7 +46,7 @@ def rank_candidates(rows: list[dict[str, Any]], rewards: list[list[float]]) -> p
     """Rows with their candidates sorted by descending reward; ties keep the order of the data (chosen first).
 
     Returns:
-        The ingested columns, `responses` and `sources` re-ranked, and `rewards` (list<float>).
+        A table of RESCORED_SCHEMA.
     """
     ranked = []
     for row, row_rewards in zip(rows, rewards, strict=True):
@@ -52,4 +56,4 @@ def rank_candidates(rows: list[dict[str, Any]], rewards: list[list[float]]) -> p
             | {name: [row[name][index] for index in order] for name in ("responses", "sources")}
             | {"rewards": [row_rewards[index] for index in order]}
         )
-    return pa.Table.from_pylist(ranked)
+    return pa.Table.from_pylist(ranked, schema=RESCORED_SCHEMA)

@@ -32,7 +32,7 @@ def reward_input_ids(
         return _pair_ids(tokenizer, hh_prompt(prompt), response, max_length)
     if text_format == "hh":
         ids = tokenizer(hh_prompt(prompt) + " " + response, add_special_tokens=False)["input_ids"]
-        ids = ids + [tokenizer.eos_token_id]
+        ids = [*ids, tokenizer.eos_token_id]
     elif text_format == "oasst":
         text = "".join(OASST_MARKERS[turn["role"]] + turn["content"] + tokenizer.eos_token for turn in turns)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]

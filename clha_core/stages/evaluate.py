@@ -17,7 +17,7 @@ from clha_core.tracking.record import describe_evaluation
 SYSTEMS = {"base": paths.BASE_MODEL, "sft": paths.SFT_MODEL, "aligned": paths.ALIGNED_MODEL}
 
 
-def run(params: Params, root: Path = Path(".")) -> None:
+def run(params: Params, root: Path = Path()) -> None:
     """Write the report, the generations and the figures; add them to the training's MLflow run."""
     connect(root, params.registry.experiment)
     prepare_torch(params, params.evaluate.seed)

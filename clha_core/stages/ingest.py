@@ -8,7 +8,7 @@ from clha_core.data.ingest import ingest
 from clha_core.params import Params
 
 
-def run(params: Params, root: Path = Path(".")) -> None:
+def run(params: Params, root: Path = Path()) -> None:
     """Write data/ingested and metrics/ingest.json below `root`; a local data.path is relative to it too.
 
     Raises:

@@ -9,7 +9,7 @@ from clha_core.params import Params
 from clha_core.stages.context import prepare_torch
 
 
-def run(params: Params, root: Path = Path(".")) -> None:
+def run(params: Params, root: Path = Path()) -> None:
     """Write models/base: a checkpoint for 'scratch', else a pointer."""
     out = root / paths.BASE_MODEL
     if params.policy.model != "scratch":

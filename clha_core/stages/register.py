@@ -47,7 +47,7 @@ class Registration:
         return "\n".join(lines)
 
 
-def run(params: Params, root: Path = Path("."), *, against_base: bool = False) -> Registration:
+def run(params: Params, root: Path = Path(), *, against_base: bool = False) -> Registration:
     """Register models/aligned (once), judge it against the champion or the base, and set its alias.
 
     Raises:

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from clha_core import paths
-from clha_core.data.tables import read_rows, write_rows
+from clha_core.data.tables import read_rows, write_table
 from clha_core.models.loading import load_reward_model, load_tokenizer
 from clha_core.params import Params
 from clha_core.rescoring.report import rescore_summary, write_rescore_report
@@ -13,7 +11,7 @@ from clha_core.rescoring.rescore import rank_candidates, rate_candidates
 from clha_core.stages.context import prepare_torch, write_metrics
 
 
-def run(params: Params, root: Path = Path(".")) -> None:
+def run(params: Params, root: Path = Path()) -> None:
     """Write data/rescored, a report on the labels' noise, and its figures."""
     reward = params.reward_model
     prepare_torch(params, reward.seed)
@@ -35,7 +33,7 @@ def run(params: Params, root: Path = Path(".")) -> None:
             description=f"rescore {split}",
         )
         tables[split] = rank_candidates(rows, rewards)
-        write_rows(tables[split], out / f"{split}.parquet")
+        write_table(tables[split], out / f"{split}.parquet")
     train = tables["train"].to_pandas()
     write_metrics(rescore_summary(train), root / paths.RESCORE_METRICS)
-    write_rescore_report(pd.DataFrame(train), root / paths.RESCORE_REPORT)
+    write_rescore_report(train, root / paths.RESCORE_REPORT)

@@ -10,7 +10,7 @@ from clha_core.params import Params
 from clha_core.stages.context import prepare_torch, write_metrics
 
 
-def run(params: Params, root: Path = Path(".")) -> None:
+def run(params: Params, root: Path = Path()) -> None:
     """Write models/reward and models/eval_reward, and how often each agrees with the labels of validation.
 
     Reward models that are trained here learn from one half of the train prompts each, so that the evaluation is not

@@ -24,7 +24,7 @@ def labelled_rows(path: Path) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def run(params: Params, root: Path = Path(".")) -> None:
+def run(params: Params, root: Path = Path()) -> None:
     """Write models/sft and its curves. Not a run in MLflow: it is a part of every aligned model's run."""
     prepare_torch(params, params.sft.seed)
     ingested = root / paths.INGESTED

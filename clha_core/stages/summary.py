@@ -11,7 +11,7 @@ from clha_core.evaluation.table import summary_table
 from clha_core.params import Params
 
 
-def print_summary(params: Params, console: Console, root: Path = Path(".")) -> None:
+def print_summary(params: Params, console: Console, root: Path = Path()) -> None:
     """Print what models/aligned is worth.
 
     Raises:

@@ -8,6 +8,7 @@ from clha_core import paths
 from clha_core.data.tables import read_table
 from clha_core.models.loading import load_policy, load_tokenizer
 from clha_core.params import Params
+from clha_core.rescoring.rescore import RESCORED_SCHEMA
 from clha_core.stages.context import prepare_torch, write_metrics
 from clha_core.tracking.lineage import MODEL_DIGEST_TAG, folder_digest
 from clha_core.tracking.mlflow_tracker import new_run
@@ -15,7 +16,7 @@ from clha_core.tracking.record import describe_training
 from clha_core.training.align import align, run_folder, training_config
 
 
-def run(params: Params, root: Path = Path(".")) -> None:
+def run(params: Params, root: Path = Path()) -> None:
     """Write models/aligned, its curves and the figures of its best checkpoint; record all in MLflow."""
     prepare_torch(params, params.train.seed)
     rescored = root / paths.RESCORED
@@ -28,8 +29,8 @@ def run(params: Params, root: Path = Path(".")) -> None:
         outcome = align(
             load_policy(start, dtype=params.policy.dtype, trust_remote_code=params.policy.trust_remote_code),
             load_tokenizer(start, trust_remote_code=params.policy.trust_remote_code),
-            Dataset(read_table(rescored / "train.parquet")),
-            Dataset(read_table(rescored / "validation.parquet")),
+            Dataset(read_table(rescored / "train.parquet", RESCORED_SCHEMA)),
+            Dataset(read_table(rescored / "validation.parquet", RESCORED_SCHEMA)),
             config,
             tracker,
             out=out,

@@ -81,8 +81,8 @@ class CLHATrainer(Trainer):
         loss, parts = self.method_loss(sums, lengths, rewards)
         if not torch.isfinite(loss):
             raise UserError(
-                f"the loss is {loss.item()} at step {self.state.global_step}: lower train.learning_rate, or look at the "
-                "rewards of the rows (clha rescore writes a report)."
+                f"the loss is {loss.item()} at step {self.state.global_step}: lower train.learning_rate, or look "
+                "at the rewards of the rows (clha rescore writes a report)."
             )
         self.keep_metrics("train" if model.training else "eval", sums, lengths, rewards, parts)
         return (loss, {}) if return_outputs else loss

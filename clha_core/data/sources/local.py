@@ -44,11 +44,14 @@ def _subset_folders(data: DataParams) -> list[tuple[str, Path]]:
     root = Path(data.path)
     if not root.is_dir():
         raise UserError(f"data.path {root} is not a folder: put your data there, or set data.path.")
-    below = {folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir() and _has_rows(folder)}
+    below = {
+        folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir() and _has_rows(folder)
+    }
     if _has_rows(root):
         if below:
             raise UserError(
-                f"{root} holds train or test files itself and in {', '.join(below)}: move the first into a subset folder."
+                f"{root} holds train or test files itself and in {', '.join(below)}: move the first into a "
+                "subset folder."
             )
         below = {root.absolute().name: root}
     if not below:
@@ -77,7 +80,9 @@ def _split_file(folder: Path, split: SourceSplitName) -> Path | None:
 def _source_split(subset: str, split: SourceSplitName, file: Path, limit: int) -> SourceSplit:
     def read() -> Iterator[RawRow]:
         rows = (
-            RawRow(subset, split, index, _parse_line(line)) for index, line in enumerate(_lines(file)) if line.strip()
+            RawRow(subset, split, index, _parse_line(line))
+            for index, line in enumerate(_lines(file))
+            if line.strip()
         )
         return islice(rows, limit or None)
 
@@ -92,8 +97,9 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 
 def _open(file: Path) -> BinaryIO:
-    opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
-    return cast(BinaryIO, opened)
+    if file.suffix == ".gz":
+        return cast(BinaryIO, gzip.GzipFile(file))
+    return file.open("rb")
 
 
 def _count_lines(file: Path) -> int:

@@ -22,11 +22,11 @@ class Unreadable(NamedTuple):
 
 
 class RawRow(NamedTuple):
-    """A row as it came; `index` is its number in its file or split, from 0."""
+    """A row as it came; `number` counts the lines or rows of its file or split, from 0."""
 
     subset: str
     split: SourceSplitName
-    index: int
+    number: int
     raw: Mapping[str, Any] | Unreadable
 
 

@@ -1,0 +1,39 @@
+"""Fixtures that several test modules share."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clha_core.params import Params, parse_params
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def hh_slice() -> Path:
+    """A folder of real HH-RLHF rows; the test is skipped where it is not beside the project."""
+    folder = ROOT.parent / "shared" / "hh-rlhf"
+    if not folder.is_dir():
+        pytest.skip(f"no real HH-RLHF rows at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_params() -> Callable[..., Params]:
+    """Params of the project's params.yaml with some keys changed: make_params({"data.source": "local"})."""
+
+    def make(changes: Mapping[str, Any] | None = None) -> Params:
+        values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        for dotted, value in (changes or {}).items():
+            *parents, key = dotted.split(".")
+            section = values
+            for parent in parents:
+                section = section[parent]
+            assert key in section, f"params.yaml has no {dotted}"
+            section[key] = value
+        return parse_params(values, "params.yaml with changes")
+
+    return make
