@@ -138,13 +138,12 @@ class OptimParams(Section):
     max_steps: int = Field(ge=0, description="Optimizer steps; 0 to let epochs decide.")
     batch_size: Count = Field(description="Prompts per step and device.")
     gradient_accumulation: Count = Field(description="Batches per optimizer step.")
-    warmup_share: Share = Field(description="Share of the steps over which the learning rate rises.")
+    warmup_share: float = Field(ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
     lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"]
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(ge=0, description="Gradients are clipped to this norm; 0 for no clipping.")
     eval_steps: Count = Field(description="Steps between looks at validation; each may become the best checkpoint.")
     gradient_checkpointing: bool = Field(description="Recompute activations: slower, far less memory.")
-    fsdp: bool = Field(description="Shard over processes with FSDP2; start with accelerate launch (docs/presets.md).")
     seed: Seed
 
 
@@ -182,6 +181,9 @@ class RuntimeParams(Section):
     """How computations run; part of every model stage, because the number of threads can change the last bit."""
 
     threads: int = Field(ge=1, le=256, description="CPU threads of torch.")
+    launcher: Literal["python", "accelerate launch --config_file configs/fsdp2.yaml"] = Field(
+        description="What starts the trainings: one process, or one per GPU with the model sharded over them."
+    )
 
 
 class RegistryParams(Section):

@@ -54,6 +54,9 @@ def apply_preset(name: str, params_file: Path) -> dict[str, Any]:
     preset = load_preset(name, params_file.parent / PRESETS)
     round_trip = YAML()
     round_trip.preserve_quotes = True
+    round_trip.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     round_trip.width = 120
     document = round_trip.load(params_file.read_text(encoding="utf-8"))
     changed = {}

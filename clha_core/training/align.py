@@ -55,7 +55,6 @@ def training_config(optim: OptimParams, policy: PolicyParams, output_dir: Path) 
         weight_decay=optim.weight_decay,
         max_grad_norm=optim.max_grad_norm,
         gradient_checkpointing=optim.gradient_checkpointing,
-        fsdp="full_shard auto_wrap" if optim.fsdp else None,
         bf16=policy.dtype == "bfloat16",
         fp16=policy.dtype == "float16",
         seed=optim.seed,
