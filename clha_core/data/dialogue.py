@@ -101,9 +101,7 @@ def parse_row(row: Mapping[str, Any]) -> Preference:
         if prompt is None:
             prompt = turns
         elif turns != prompt:
-            raise RowError(
-                Reason.PROMPTS_DIFFER, f'The turns before the reply of "{source}" are not the prompt\'s.'
-            )
+            raise RowError(Reason.PROMPTS_DIFFER, f'The turns before the reply of "{source}" are not the prompt\'s.')
         if reply["content"] in responses:
             raise RowError(Reason.EQUAL_REPLIES, f'The reply of "{source}" repeats another one of the row.')
         responses.append(reply["content"])
@@ -120,9 +118,7 @@ def split_turns(text: str) -> list[Turn]:
     """
     before, *pieces = _MARKER.split(text)
     if pieces and before.strip():
-        raise RowError(
-            Reason.TEXT_BEFORE_FIRST_SPEAKER, 'Text stands before the first "Human:" or "Assistant:".'
-        )
+        raise RowError(Reason.TEXT_BEFORE_FIRST_SPEAKER, 'Text stands before the first "Human:" or "Assistant:".')
     return [
         Turn(role=_ROLES[name], content=content.strip())
         for name, content in zip(pieces[::2], pieces[1::2], strict=True)
@@ -164,16 +160,12 @@ def _turns(value: Any, field: str) -> list[Turn]:
         return split_turns(value)
     if isinstance(value, list):
         return [_message(message, field) for message in value]
-    raise RowError(
-        Reason.WRONG_TYPE, f'"{field}" must be text or a list of messages, not {_type_name(value)}.'
-    )
+    raise RowError(Reason.WRONG_TYPE, f'"{field}" must be text or a list of messages, not {_type_name(value)}.')
 
 
 def _message(message: Any, field: str) -> Turn:
     if not isinstance(message, Mapping):
-        raise RowError(
-            Reason.WRONG_TYPE, f'A message of "{field}" must be an object, not {_type_name(message)}.'
-        )
+        raise RowError(Reason.WRONG_TYPE, f'A message of "{field}" must be an object, not {_type_name(message)}.')
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or not isinstance(content, str):
         raise RowError(Reason.WRONG_TYPE, f'A message of "{field}" needs "role" and "content", both text.')

@@ -68,14 +68,10 @@ def ingest(params: Params, out: Path) -> IngestReport:
     sources = source_splits(params)
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(PreferenceWriter(out / f"{split}.parquet")) for split in paths.SPLITS
-        }
+        writers = {split: stack.enter_context(PreferenceWriter(out / f"{split}.parquet")) for split in paths.SPLITS}
         quarantine = stack.enter_context((out / paths.QUARANTINE).open("w", encoding="utf-8", newline="\n"))
         ingestion = _Ingestion(params, writers, quarantine)
-        progress = stack.enter_context(
-            tqdm(total=sum(source.rows for source in sources), desc="ingest", unit="row")
-        )
+        progress = stack.enter_context(tqdm(total=sum(source.rows for source in sources), desc="ingest", unit="row"))
         # Test prompts first: they decide which train rows leak.
         tested = {source.subset for source in sources if source.split == "test"}
         for source in sorted(sources, key=lambda source: (source.split != "test", source.subset in tested)):

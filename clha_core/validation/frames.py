@@ -43,9 +43,7 @@ def schema_frame(ingested: Path) -> pd.DataFrame:
         # Equal types can have different names inside lists; those are written the way SCHEMA has them.
         shown = {
             name: str(
-                SCHEMA.field(name).type
-                if name in SCHEMA.names and kind.equals(SCHEMA.field(name).type)
-                else kind
+                SCHEMA.field(name).type if name in SCHEMA.names and kind.equals(SCHEMA.field(name).type) else kind
             )
             for name, kind in types.items()
         }

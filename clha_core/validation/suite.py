@@ -56,9 +56,7 @@ def rows_suite(limits: ValidateParams, subsets: list[str]) -> gx.ExpectationSuit
             gxe.ExpectColumnValuesToMatchRegex(
                 column="roles",
                 regex=r"^(?:system )?(?:user assistant )*user$",
-                meta={
-                    RULE: "A prompt is an optional system message, then user and assistant by turns, the user last."
-                },
+                meta={RULE: "A prompt is an optional system message, then user and assistant by turns, the user last."},
             ),
             gxe.ExpectColumnValuesToBeInSet(
                 column="last_role",

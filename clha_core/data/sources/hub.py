@@ -61,10 +61,7 @@ def _subsets(data: DataParams) -> dict[str, dict[str, Any]]:
     """The name of each subset, and the arguments of load_dataset that choose it."""
     configurations = datasets.get_dataset_config_names(data.dataset, revision=data.revision)
     if data.subsets:
-        return {
-            name: {"name": name} if name in configurations else {"data_dir": name}
-            for name in sorted(data.subsets)
-        }
+        return {name: {"name": name} if name in configurations else {"data_dir": name} for name in sorted(data.subsets)}
     if data.dataset in _FOLDERS_OF:
         return {name: {"data_dir": name} for name in _FOLDERS_OF[data.dataset]}
     if configurations == ["default"]:

@@ -44,9 +44,7 @@ def _subset_folders(data: DataParams) -> list[tuple[str, Path]]:
     root = Path(data.path)
     if not root.is_dir():
         raise UserError(f"data.path {root} is not a folder: put your data there, or set data.path.")
-    below = {
-        folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir() and _has_rows(folder)
-    }
+    below = {folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir() and _has_rows(folder)}
     if _has_rows(root):
         if below:
             raise UserError(
@@ -80,9 +78,7 @@ def _split_file(folder: Path, split: SourceSplitName) -> Path | None:
 def _source_split(subset: str, split: SourceSplitName, file: Path, limit: int) -> SourceSplit:
     def read() -> Iterator[RawRow]:
         rows = (
-            RawRow(subset, split, index, _parse_line(line))
-            for index, line in enumerate(_lines(file))
-            if line.strip()
+            RawRow(subset, split, index, _parse_line(line)) for index, line in enumerate(_lines(file)) if line.strip()
         )
         return islice(rows, limit or None)
 

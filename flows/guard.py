@@ -1,0 +1,65 @@
+"""Runs one command so that it never outlives who started it: `python flows/guard.py PARENT_PID COMMAND...`.
+
+DVC and Prefect start processes of their own and leave them running when they are told to stop. The guard is the
+leader of a process group that holds all of them. It ends the whole group when it is told to stop, and (on Linux)
+when its parent dies, even by SIGKILL.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+
+import psutil
+
+GRACE_SECONDS = 5.0
+PR_SET_PDEATHSIG = 1
+
+
+def guarded(command: list[str]) -> list[str]:
+    """The command line that runs `command` under a guard; start it with start_new_session=True."""
+    return [sys.executable, "-P", __file__, str(os.getpid()), *command]
+
+
+def members_of(group: int) -> list[int]:
+    """Process ids of a process group, without its leader and without zombies."""
+    members = []
+    for process in psutil.process_iter(["status"]):
+        try:
+            if (
+                os.getpgid(process.pid) == group != process.pid
+                and process.info["status"] != psutil.STATUS_ZOMBIE
+            ):
+                members.append(process.pid)
+        except ProcessLookupError:
+            continue
+    return members
+
+
+def end_group(signum: int, frame: FrameType | None) -> None:
+    """Ask every member of the own group to end, wait, and kill what is left, the guard included."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    group = os.getpgrp()
+    os.killpg(group, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while members_of(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(group, signal.SIGKILL)
+
+
+def main() -> int:
+    """Run the command to its end and pass its exit status on."""
+    parent, *command = sys.argv[1:]
+    signal.signal(signal.SIGTERM, end_group)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it died before the line above
+        return 1
+    return subprocess.Popen(command).wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Turns the output of a command into log lines: progress bars redraw one line, a log keeps every line."""
+
+import codecs
+import time
+from collections.abc import Callable, Iterator
+
+BAR_SECONDS = 10.0
+
+
+class LineReader:
+    """Splits a byte stream into lines; of a line that is redrawn (tqdm's carriage returns), few states are kept.
+
+    A finished line is given in its last state. A line that is still being redrawn is given once in `bar_seconds`,
+    so that a long step shows where it is.
+    """
+
+    def __init__(self, bar_seconds: float = BAR_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._bar_seconds = bar_seconds
+        self._clock = clock
+        self._last_bar = clock()
+        self._rest = ""
+
+    def feed(self, chunk: bytes, *, final: bool = False) -> Iterator[str]:
+        """Lines that `chunk` completes; with `final`, also what is left without a line end."""
+        *lines, self._rest = (self._rest + self._decoder.decode(chunk, final=final)).split("\n")
+        if final:
+            lines, self._rest = [*lines, self._rest], ""
+        for line in lines:
+            if state := _last_state(line):
+                yield state
+        if (bar := _last_state(self._rest)) and "\r" in self._rest:
+            self._rest = "\r" + bar  # earlier states of the line are of no more use
+            if self._clock() - self._last_bar >= self._bar_seconds:
+                self._last_bar = self._clock()
+                yield bar
+
+
+def _last_state(line: str) -> str:
+    return next((state for part in reversed(line.split("\r")) if (state := part.rstrip())), "")

@@ -1,0 +1,209 @@
+"""`python -m flows.start`: Prefect's server, MLflow's server and the flows, on this machine only, until Ctrl-C."""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from clha_core import paths
+from clha_core.errors import UserError
+from flows.guard import GRACE_SECONDS, guarded
+
+HOME = Path(__file__).resolve().parents[1]
+STATE = HOME / paths.SCRATCH  # Prefect's database and the logs of the servers
+START_SECONDS = 120.0
+LOG_TAIL = 15
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process to start, and the address at which it answers once it is ready (none for the flows)."""
+
+    name: str
+    command: list[str]
+    health: str | None
+
+
+def prefect_environment(host: str, port: int) -> dict[str, str]:
+    """Settings of Prefect's server and of its clients: state inside the project, no telemetry."""
+    return {
+        "PREFECT_HOME": str(STATE / "prefect"),
+        "PREFECT_API_URL": f"http://{host}:{port}/api",
+        "PREFECT_UI_URL": f"http://{host}:{port}",
+        # The UI asks the API at the port of this setting, whatever --port says.
+        "PREFECT_SERVER_API_HOST": host,
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # The V2 UI sends usage data from the browser; the V1 UI asks nobody.
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",
+        "PREFECT_CLI_PROMPT": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
+def mlflow_command(host: str, port: int) -> list[str]:
+    """MLflow's server over the same database and files that runs write to without a server.
+
+    Artifacts are plain file addresses in both cases, so that either way of reading finds what the other recorded.
+    """
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{HOME / 'mlflow.db'}"),
+        *("--no-serve-artifacts", "--default-artifact-root", (HOME / "mlartifacts").as_uri()),
+    ]
+
+
+def require_free(host: str, port: int, option: str) -> None:
+    """Raises:
+    UserError: something listens at the port already, or the host is not an address of this machine.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"port {port} of {host} cannot be used ({error.strerror}): "
+                f"stop what uses it, or choose another one with {option}."
+            ) from None
+
+
+def launch(service: Service, environment: Mapping[str, str], stack: ExitStack) -> subprocess.Popen[bytes]:
+    """Start a service with its output in a log; leaving `stack` stops it and all that it started."""
+    log = stack.enter_context(log_of(service).open("wb"))
+    process = subprocess.Popen(
+        guarded(service.command),
+        cwd=HOME,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    stack.callback(stop, process)
+    return process
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a guarded process, and its group with it."""
+    process.terminate()
+    try:
+        process.wait(2 * GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def log_of(service: Service) -> Path:
+    """Where the service's output goes."""
+    return STATE / "logs" / f"{service.name}.log"
+
+
+def require_running(service: Service, process: subprocess.Popen[bytes]) -> None:
+    """Raises:
+    UserError: the process has ended, with the end of its log.
+    """
+    if process.poll() is not None:
+        tail = log_of(service).read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:]
+        raise UserError(f"{service.name} has stopped; the end of {log_of(service)}:\n" + "\n".join(tail))
+
+
+def wait_until_healthy(service: Service, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the service answers.
+
+    Raises:
+        UserError: it ended, or did not answer in time.
+    """
+    if service.health is None:
+        return
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        require_running(service, process)
+        try:
+            with urllib.request.urlopen(service.health, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise UserError(f"{service.name} does not answer at {service.health}; see {log_of(service)}.")
+
+
+def run(host: str, port: int, mlflow_port: int, console: Console) -> None:
+    """Start everything, say where it is, and stay until interrupted.
+
+    Raises:
+        UserError: a port is taken, or a service does not start or ends by itself.
+    """
+    environment = {**os.environ, **prefect_environment(host, port)}
+    require_free(host, port, "--port")
+    services = [
+        Service(
+            "prefect",
+            [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)],
+            f"http://{host}:{port}/api/health",
+        )
+    ]
+    mlflow_url = environment.get("MLFLOW_TRACKING_URI")
+    if mlflow_url is None:
+        require_free(host, mlflow_port, "--mlflow-port")
+        mlflow_url = environment["CLHA_MLFLOW_UI_URL"] = f"http://{host}:{mlflow_port}"
+        services.append(Service("mlflow", mlflow_command(host, mlflow_port), f"{mlflow_url}/health"))
+    flows = Service("flows", [sys.executable, "-m", "flows.serve"], None)
+
+    log_of(flows).parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with console.status("Starting Prefect and MLflow (about 15 seconds)"):
+            started = [(service, launch(service, environment, stack)) for service in services]
+            for service, process in started:
+                wait_until_healthy(service, process)
+            started.append((flows, launch(flows, environment, stack)))
+        console.print(f"Start runs:        {environment['PREFECT_UI_URL']}/deployments", highlight=False)
+        console.print(f"Runs and models:   {mlflow_url}", highlight=False)
+        console.print(f"Logs: {log_of(flows).parent}. Ctrl-C stops everything.", highlight=False)
+        while True:
+            for service, process in started:
+                require_running(service, process)
+            time.sleep(1)
+
+
+def interrupt(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM ends this like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Read the options and run."""
+    parser = argparse.ArgumentParser(prog="python -m flows.start", description=__doc__)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default: this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=4200, help="port of Prefect (default: 4200)")
+    parser.add_argument("--mlflow-port", type=int, default=5000, help="port of MLflow (default: 5000)")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, interrupt)
+    console = Console(stderr=True)
+    try:
+        run(options.host, options.port, options.mlflow_port, console)
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        return 0
+    except UserError as error:
+        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""A checkout of its own for every flow run, so that runs meet neither each other nor what the user is editing."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from clha_core import paths
+from clha_core.errors import UserError
+from clha_core.params import Params
+from clha_core.tracking.record import flatten
+
+WORKSPACES = paths.SCRATCH / "workspaces"
+# Their changes make no difference to a flow run: parameters come from the form, and DVC's cache knows what ran.
+NOT_COMMITTED_BY_HAND = {"params.yaml", "dvc.lock"}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The checkout of one run; `home` is the user's own."""
+
+    home: Path
+    root: Path
+    name: str
+
+    @property
+    def is_new(self) -> bool:
+        return not self.root.exists()
+
+    def create(self) -> None:
+        """Check the last commit out, next to the user's DVC cache, with what DVC already has of it.
+
+        Raises:
+            UserError: `home` is no git repository with a commit, or DVC cannot be used in it.
+        """
+        # No hooks: those of the user's checkout are not meant for this one.
+        git = ["git", "-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach"]
+        _run([*git, str(self.root), "HEAD"], self.home)
+        try:
+            local = self.home / ".dvc" / "config.local"
+            if local.exists():
+                shutil.copy2(local, self.root / ".dvc" / "config.local")
+            cache = self.home / _dvc(self.home, "cache", "dir").strip()
+            _dvc(self.root, "config", "--local", "cache.dir", str(cache))
+            _dvc(self.root, "checkout", "--quiet", "--allow-missing")
+        except BaseException:  # half a workspace would be taken for a whole one at the next try
+            self.remove()
+            raise
+
+    def uncommitted(self) -> list[str]:
+        """Tracked files of the user's checkout that differ from the commit which the run uses."""
+        changed = _run(["git", "diff", "--name-only", "HEAD"], self.home).splitlines()
+        return sorted(set(changed) - NOT_COMMITTED_BY_HAND)
+
+    def write_params(self, params: Params) -> None:
+        """Lay `params` over the workspace's params.yaml, comments kept.
+
+        Raises:
+            UserError: the commit's params.yaml has other keys than the flow knows.
+        """
+        file = self.root / paths.PARAMS
+        round_trip = YAML()
+        round_trip.preserve_quotes = True
+        round_trip.width = 120
+        document = round_trip.load(file.read_text(encoding="utf-8"))
+        for key, value in flatten(params.model_dump(mode="json", by_alias=True)):
+            *sections, last = key.split(".")
+            section = document
+            try:
+                for part in sections:
+                    section = section[part]
+                if section[last] != value:
+                    section[last] = value
+            except KeyError:
+                raise UserError(
+                    f"params.yaml of the last commit has no {key}: commit your changes, then start the run again."
+                ) from None
+        with file.open("w", encoding="utf-8") as stream:
+            round_trip.dump(document, stream)
+
+    def link_local_inputs(self, params: Params) -> list[str]:
+        """Make data and models that params name by a relative path, and that git does not have, reachable.
+
+        Returns:
+            The paths that were linked.
+        """
+        named = [params.data.path, params.data.dataset, params.policy.model]
+        named += [params.reward_model.model, params.reward_model.eval_model]
+        linked = []
+        for name in dict.fromkeys(named):
+            target, link = self.home / name, self.root / name
+            if not Path(name).is_absolute() and target.exists() and not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(target)
+                linked.append(name)
+        return linked
+
+    def save_experiment(self) -> None:
+        """Keep parameters, dvc.lock and metrics as a DVC experiment of the user's checkout.
+
+        Raises:
+            UserError: DVC refused.
+        """
+        _dvc(self.root, "exp", "save", "--quiet", "--force", "--name", self.name)
+
+    def remove(self) -> None:
+        """Remove the checkout; what DVC cached and saved stays."""
+        _run(["git", "worktree", "remove", "--force", str(self.root)], self.home)
+
+
+def workspace_of(home: Path, run_name: str, run_id: str) -> Workspace:
+    """The workspace of a flow run: the same one when the run is retried, so that it resumes where it failed."""
+    name = f"{re.sub(r'[^A-Za-z0-9]+', '-', run_name).strip('-') or 'run'}-{run_id[:8]}"
+    return Workspace(home, home / WORKSPACES / name, name)
+
+
+def _dvc(root: Path, *arguments: str) -> str:
+    return _run([sys.executable, "-m", "dvc", *arguments], root)
+
+
+def _run(command: list[str], folder: Path) -> str:
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise UserError(
+            f"`{' '.join(command)}` failed in {folder}: {(result.stderr or result.stdout).strip()}"
+        )
+    return result.stdout
