@@ -41,6 +41,18 @@ def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     return tokenizer.bos_token_id is not None and len(ids) > 1 and ids[0] == tokenizer.bos_token_id
 
 
+def chat_text(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], *, add_generation_prompt: bool) -> str:
+    """Turns in the tokenizer's own chat format.
+
+    Raises:
+        UserError: the tokenizer has none.
+    """
+    if tokenizer.chat_template is None:
+        raise UserError("the tokenizer has no chat template: choose another prompt_format or text_format (hh, say).")
+    messages = [dict(turn) for turn in turns]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+
+
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], prompt_format: PromptFormat, max_prompt_length: int
 ) -> tuple[list[int], bool]:
@@ -50,9 +62,7 @@ def encode_prompt(
         UserError: `prompt_format` is chat_template and the tokenizer has none.
     """
     if prompt_format == "chat_template":
-        if tokenizer.chat_template is None:
-            raise UserError("the tokenizer has no chat template: set policy.prompt_format to hh.")
-        text = tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
+        text = chat_text(tokenizer, turns, add_generation_prompt=True)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         bos = ids[:1] if ids and ids[0] == tokenizer.bos_token_id else []
     else:

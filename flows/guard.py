@@ -24,15 +24,22 @@ def guarded(command: list[str]) -> list[str]:
     return [sys.executable, "-P", __file__, str(os.getpid()), *command]
 
 
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a guarded command and all that it started; returns when nothing is left."""
+    process.terminate()
+    try:
+        process.wait(2 * GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def members_of(group: int) -> list[int]:
     """Process ids of a process group, without its leader and without zombies."""
     members = []
     for process in psutil.process_iter(["status"]):
         try:
-            if (
-                os.getpgid(process.pid) == group != process.pid
-                and process.info["status"] != psutil.STATUS_ZOMBIE
-            ):
+            if os.getpgid(process.pid) == group != process.pid and process.info["status"] != psutil.STATUS_ZOMBIE:
                 members.append(process.pid)
         except ProcessLookupError:
             continue

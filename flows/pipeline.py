@@ -92,9 +92,7 @@ def clha(params: Params) -> State[Any]:
     for linked in workspace.link_local_inputs(params):
         logger.info("%s is not in git: the run reads it from your checkout", linked)
 
-    ran = [
-        stage for stage in STAGES if run_stage.with_options(name=stage, task_run_name=stage)(stage, workspace)
-    ]
+    ran = [stage for stage in STAGES if run_stage.with_options(name=stage, task_run_name=stage)(stage, workspace)]
     registration = register(params, workspace)
 
     workspace.save_experiment()

@@ -1,10 +1,12 @@
 """Turns the output of a command into log lines: progress bars redraw one line, a log keeps every line."""
 
 import codecs
+import re
 import time
 from collections.abc import Callable, Iterator
 
 BAR_SECONDS = 10.0
+TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours, and the cursor movements of nested bars
 
 
 class LineReader:
@@ -37,4 +39,5 @@ class LineReader:
 
 
 def _last_state(line: str) -> str:
-    return next((state for part in reversed(line.split("\r")) if (state := part.rstrip())), "")
+    plain = TERMINAL_CODES.sub("", line)
+    return next((state for part in reversed(plain.split("\r")) if (state := part.rstrip())), "")

@@ -2,25 +2,24 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
 
-from flows.guard import GRACE_SECONDS, guarded
+from flows.guard import guarded, stop
 from flows.progress import LineReader
 
 # What the stages of dvc.yaml are called, in an order that satisfies their dependencies.
 STAGES = ("ingest", "validate", "policy", "reward_models", "rescore", "sft", "train", "evaluate")
 
+CHUNK_BYTES = 65536
 TAIL_LINES = 200
 CAUSE_LINES = 20
 NOT_RUN = re.compile(r"^Stage '[^']+' (didn't change, skipping|is cached - skipping run)")
-NOISE = re.compile(
-    r"^(To track the changes with git|To enable auto staging|\s+(git add|dvc config)|Use `dvc push`)"
-)
+NOISE = re.compile(r"^(To track the changes with git|To enable auto staging|\s+(git add|dvc config)|Use `dvc push`)")
 
 
 class StageFailed(Exception):
@@ -62,9 +61,7 @@ def cause_of(lines: list[str]) -> str:
     return "\n".join(cause).removeprefix("error: ").removeprefix("ERROR: ")
 
 
-def run_guarded(
-    command: list[str], root: Path, environment: Mapping[str, str], listen: Callable[[str], object]
-) -> int:
+def run_guarded(command: list[str], root: Path, environment: Mapping[str, str], listen: Callable[[str], object]) -> int:
     """Run a command and hand its lines on; whatever interrupts this, nothing of the command stays behind.
 
     Returns:
@@ -78,23 +75,22 @@ def run_guarded(
         env={**environment, "PATH": path},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,  # of its own, else progress bars run into the lines of the other
         start_new_session=True,
     )
-    assert process.stdout is not None
-    reader = LineReader()
-    try:
-        with process.stdout as stream:
-            while chunk := os.read(stream.fileno(), 65536):
-                for line in reader.feed(chunk):
-                    listen(line)
-        for line in reader.feed(b"", final=True):
-            listen(line)
-        return process.wait()
-    except BaseException:  # cancellation is not an Exception
-        process.terminate()
+    with process, DefaultSelector() as selector:
         try:
-            process.wait(2 * GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        raise
+            for stream in (process.stdout, process.stderr):
+                assert stream is not None
+                selector.register(stream, EVENT_READ, LineReader())
+            while selector.get_map():
+                for key, _ in selector.select():
+                    chunk = os.read(key.fd, CHUNK_BYTES)
+                    for line in key.data.feed(chunk, final=not chunk):
+                        listen(line)
+                    if not chunk:
+                        selector.unregister(key.fileobj)
+        except BaseException:  # cancellation is not an Exception
+            stop(process)
+            raise
+    return process.returncode

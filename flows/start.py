@@ -19,7 +19,7 @@ from rich.console import Console
 
 from clha_core import paths
 from clha_core.errors import UserError
-from flows.guard import GRACE_SECONDS, guarded
+from flows.guard import guarded, stop
 
 HOME = Path(__file__).resolve().parents[1]
 STATE = HOME / paths.SCRATCH  # Prefect's database and the logs of the servers
@@ -96,16 +96,6 @@ def launch(service: Service, environment: Mapping[str, str], stack: ExitStack) -
     )
     stack.callback(stop, process)
     return process
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a guarded process, and its group with it."""
-    process.terminate()
-    try:
-        process.wait(2 * GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def log_of(service: Service) -> Path:
@@ -187,9 +177,7 @@ def interrupt(signum: int, frame: FrameType | None) -> None:
 def main() -> int:
     """Read the options and run."""
     parser = argparse.ArgumentParser(prog="python -m flows.start", description=__doc__)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at (default: this machine only)"
-    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, default=4200, help="port of Prefect (default: 4200)")
     parser.add_argument("--mlflow-port", type=int, default=5000, help="port of MLflow (default: 5000)")
     options = parser.parse_args()

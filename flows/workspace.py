@@ -127,7 +127,5 @@ def _run(command: list[str], folder: Path) -> str:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise UserError(
-            f"`{' '.join(command)}` failed in {folder}: {(result.stderr or result.stdout).strip()}"
-        )
+        raise UserError(f"`{' '.join(command)}` failed in {folder}: {(result.stderr or result.stdout).strip()}")
     return result.stdout

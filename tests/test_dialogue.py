@@ -41,32 +41,24 @@ def test_the_prompt_ends_at_the_last_assistant_turn() -> None:
 
 def test_paragraphs_inside_a_turn_are_kept_exactly() -> None:
     reply = "First.\n\n\n  Second: a list\n\n1. one\nHuman: is only a word here"
-    assert (
-        parse_row({"chosen": hh("Hi\n\nyou", reply), "rejected": hh("Hi\n\nyou", "no")}).responses[0] == reply
-    )
+    assert parse_row({"chosen": hh("Hi\n\nyou", reply), "rejected": hh("Hi\n\nyou", "no")}).responses[0] == reply
 
 
 def test_outer_whitespace_of_a_turn_is_dropped() -> None:
-    assert parse_row(
-        {"chosen": "\n\nHuman:  Hi \n\n\nAssistant:\n yes\n ", "rejected": hh("Hi", "no")}
-    ).responses == [
+    assert parse_row({"chosen": "\n\nHuman:  Hi \n\n\nAssistant:\n yes\n ", "rejected": hh("Hi", "no")}).responses == [
         "yes",
         "no",
     ]
 
 
 def test_the_first_marker_needs_no_blank_line_before_it() -> None:
-    assert parse_row(
-        {"chosen": "Human: Hi\n\nAssistant: yes", "rejected": hh("Hi", "no")}
-    ).prompt == messages("Hi")
+    assert parse_row({"chosen": "Human: Hi\n\nAssistant: yes", "rejected": hh("Hi", "no")}).prompt == messages("Hi")
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        pytest.param(
-            {"chosen": hh("q", "x", "p", "yes"), "rejected": hh("q", "x", "p", "no")}, id="implicit-text"
-        ),
+        pytest.param({"chosen": hh("q", "x", "p", "yes"), "rejected": hh("q", "x", "p", "no")}, id="implicit-text"),
         pytest.param(
             {"chosen": messages("q", "x", "p", "yes"), "rejected": messages("q", "x", "p", "no")},
             id="implicit-messages",
@@ -171,19 +163,14 @@ def test_splitting_hh_text_gives_back_the_turns_it_was_made_of(texts: list[str])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner, max_size=3)
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner, max_size=3)
     ),
     max_leaves=8,
 )
 candidates = st.sampled_from([GOOD["chosen"], GOOD["rejected"]]) | json_values
 
 
-@given(
-    st.fixed_dictionaries(
-        {}, optional=dict.fromkeys(("prompt", "chosen", "rejected", "augmented"), candidates)
-    )
-)
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("prompt", "chosen", "rejected", "augmented"), candidates)))
 def test_any_json_object_is_either_a_preference_or_a_row_error(row: dict[str, Any]) -> None:
     try:
         preference = parse_row(row)

@@ -22,8 +22,7 @@ MakeParams = Callable[..., Params]
 
 def row(prompt: str, chosen: str = "yes", rejected: str = "no") -> dict[str, Any]:
     return {
-        key: f"\n\nHuman: {prompt}\n\nAssistant: {reply}"
-        for key, reply in (("chosen", chosen), ("rejected", rejected))
+        key: f"\n\nHuman: {prompt}\n\nAssistant: {reply}" for key, reply in (("chosen", chosen), ("rejected", rejected))
     }
 
 
@@ -88,9 +87,7 @@ def test_a_row_is_stored_with_its_origin(project: Project) -> None:
 
 
 def test_every_row_is_accepted_or_quarantined_with_reason_and_raw_form(project: Project) -> None:
-    project.write(
-        "a", "train", [*many("train", 60), row("empty", chosen=""), "{broken", row("same", "x", "x")]
-    )
+    project.write("a", "train", [*many("train", 60), row("empty", chosen=""), "{broken", row("same", "x", "x")])
     project.write("b", "test", [row("Hi"), {"chosen": "\n\nHuman: Hi\n\nAssistant: yes"}])
     report = project.ingest()
     assert (report.rows_in, report.accepted, report.quarantined) == (65, 61, 4)
@@ -228,9 +225,7 @@ def test_datasets_reads_the_tables(project: Project) -> None:
     project.write("s", "train", many("train", 50))
     project.write("s", "test", [row("Hi")])
     project.ingest()
-    loaded = datasets.Dataset.from_parquet(
-        str(project.out / "test.parquet"), cache_dir=str(project.root / "cache")
-    )
+    loaded = datasets.Dataset.from_parquet(str(project.out / "test.parquet"), cache_dir=str(project.root / "cache"))
     assert loaded[0]["prompt"] == [{"role": "user", "content": "Hi"}]
 
 
@@ -260,9 +255,7 @@ def test_the_stage_writes_tables_and_metrics_below_its_root(project: Project, tm
     project.write("s", "test", [row("Hi")])
     ingest_stage.run(project.params(path="data"), tmp_path)
     metrics = json.loads((tmp_path / paths.INGEST_METRICS).read_text())
-    tables = {
-        split: read_table(tmp_path / paths.INGESTED / f"{split}.parquet").num_rows for split in paths.SPLITS
-    }
+    tables = {split: read_table(tmp_path / paths.INGESTED / f"{split}.parquet").num_rows for split in paths.SPLITS}
     assert metrics == {
         "rows_in": 52,
         "accepted": 51,

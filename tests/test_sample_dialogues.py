@@ -195,18 +195,14 @@ class TestHeldOut:
     @staticmethod
     def prompts() -> dict[Split, list[Turns]]:
         params = sample_params(train_pairs=8000, test_pairs=1000)
-        return {
-            split: [turns_of(row["chosen"])[:-1] for row in generate_rows(params, split)] for split in SPLITS
-        }
+        return {split: [turns_of(row["chosen"])[:-1] for row in generate_rows(params, split)] for split in SPLITS}
 
     def test_no_prompt_is_in_both_splits(self, prompts: dict[Split, list[Turns]]) -> None:
         train, test = ({str(turns) for turns in prompts[split]} for split in SPLITS)
         assert train.isdisjoint(test)
 
     def test_no_combination_of_test_is_in_any_turn_of_train(self, prompts: dict[Split, list[Turns]]) -> None:
-        train = {
-            last_wording(turns[: end + 1]) for turns in prompts["train"] for end in range(0, len(turns), 2)
-        }
+        train = {last_wording(turns[: end + 1]) for turns in prompts["train"] for end in range(0, len(turns), 2)}
         test = {last_wording(turns) for turns in prompts["test"]}
         assert train.isdisjoint(test)
         assert test == {(request, held_out_wording(request)) for request, _ in test}

@@ -131,9 +131,7 @@ def test_usual_wrong_tip_is_never_the_right_one(act: str) -> None:
 
 
 PROMPTS = st.sampled_from([FACT, SAFE, UNSAFE])
-SENTENCE_MIXES = st.lists(st.sampled_from(sorted(SENTENCES)) | st.text(max_size=20), max_size=12).map(
-    " ".join
-)
+SENTENCE_MIXES = st.lists(st.sampled_from(sorted(SENTENCES)) | st.text(max_size=20), max_size=12).map(" ".join)
 
 
 @given(PROMPTS, st.text() | SENTENCE_MIXES, st.booleans())
@@ -150,8 +148,6 @@ def test_no_response_gains_from_being_cut(prompt: list[dict[str, str]], response
 
 
 @given(PROMPTS, SENTENCE_MIXES, st.sampled_from(["\n", "\n\n", "   ", "\t"]))
-def test_white_space_between_sentences_does_not_matter(
-    prompt: list[dict[str, str]], response: str, gap: str
-) -> None:
+def test_white_space_between_sentences_does_not_matter(prompt: list[dict[str, str]], response: str, gap: str) -> None:
     normal = " ".join(response.split())
     assert gold_reward(prompt, f"{gap}{normal.replace('. ', '.' + gap)}{gap}") == gold_reward(prompt, normal)

@@ -43,9 +43,7 @@ def local(make_params: MakeParams, tmp_path: Path) -> Callable[..., Params]:
     return make
 
 
-def test_a_folder_gives_its_subsets_in_order_plain_or_gzipped(
-    local: Callable[..., Params], tmp_path: Path
-) -> None:
+def test_a_folder_gives_its_subsets_in_order_plain_or_gzipped(local: Callable[..., Params], tmp_path: Path) -> None:
     write(tmp_path / "b" / "train.jsonl", rows(3))
     write(tmp_path / "a" / "train.jsonl.gz", rows(1))
     write(tmp_path / "a" / "test.jsonl", rows(2))
@@ -56,9 +54,7 @@ def test_a_folder_gives_its_subsets_in_order_plain_or_gzipped(
     ]
 
 
-def test_a_folder_without_subfolders_is_one_subset_of_its_name(
-    local: Callable[..., Params], tmp_path: Path
-) -> None:
+def test_a_folder_without_subfolders_is_one_subset_of_its_name(local: Callable[..., Params], tmp_path: Path) -> None:
     write(tmp_path / "mine" / "train.jsonl", rows(1))
     assert [row.subset for row in read(local(path=str(tmp_path / "mine")))] == ["mine"]
 
@@ -189,9 +185,7 @@ def test_parquet_messages_of_a_dataset_stay_messages(hub: Callable[..., Params],
 
     message = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     (tmp_path / "repo").mkdir()
-    pq.write_table(
-        pa.table({"chosen": [message], "rejected": [message]}), tmp_path / "repo" / "train.parquet"
-    )
+    pq.write_table(pa.table({"chosen": [message], "rejected": [message]}), tmp_path / "repo" / "train.parquet")
     assert [row.raw["chosen"] for row in read(hub())] == [message]  # type: ignore[call-overload]
 
 
@@ -228,7 +222,5 @@ def test_without_network_a_dataset_of_the_hub_says_what_to_do(
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        UserError, match=r"Anthropic/hh-rlhf.*could not be loaded.*data.source to local or sample"
-    ):
+    with pytest.raises(UserError, match=r"Anthropic/hh-rlhf.*could not be loaded.*data.source to local or sample"):
         source_splits(hub(dataset="Anthropic/hh-rlhf"))

@@ -190,9 +190,7 @@ def test_responses_of_one_length_favour_neither_side(ingested: Ingested) -> None
     assert ingested.validate()["longer_chosen_share"] == 0.5
 
 
-def test_tables_of_another_schema_fail_before_rows_are_looked_into(
-    ingested: Ingested, tmp_path: Path
-) -> None:
+def test_tables_of_another_schema_fail_before_rows_are_looked_into(ingested: Ingested, tmp_path: Path) -> None:
     ingested.validate()
     other = pa.table({"id": [1], "subset": ["s"], "text": ["x"]})
     pa.parquet.write_table(other, tmp_path / paths.INGESTED / "test.parquet")

@@ -8,7 +8,7 @@ import torch
 from tqdm.auto import tqdm
 
 from clha_core.evaluation.generation import generate_responses
-from clha_core.models.loading import device, load_policy, load_reward_model, load_tokenizer
+from clha_core.models.loading import load_policy, load_reward_model, load_tokenizer, on_device
 from clha_core.models.reward_training import labelled_pair
 from clha_core.params import Params
 from clha_core.rescoring.rescore import rate_candidates
@@ -61,7 +61,7 @@ class Evaluator:
     def add_system(self, name: str, folder: Path) -> None:
         """Let the policy in `folder` answer every prompt, judge the answers, and see which label it finds likelier."""
         policy, evaluate = self.params.policy, self.params.evaluate
-        model = load_policy(folder, dtype=policy.dtype, trust_remote_code=policy.trust_remote_code).to(device()).eval()
+        model = on_device(load_policy(folder, dtype=policy.dtype, trust_remote_code=policy.trust_remote_code)).eval()
         tokenizer = load_tokenizer(folder, trust_remote_code=policy.trust_remote_code)
         prompts = [
             encode_prompt(tokenizer, row["prompt"], policy.prompt_format, policy.max_prompt_length)[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -32,9 +33,10 @@ class ModelSource:
     revision: str | None = None
 
 
-def device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+def on_device(model: PreTrainedModel) -> PreTrainedModel:
+    """The model on the accelerator where there is one, else on the CPU."""
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return nn.Module.to(model, device)
 
 
 def write_pointer(model: str, revision: str | None, out: Path) -> None:
@@ -52,11 +54,10 @@ def write_pointer(model: str, revision: str | None, out: Path) -> None:
 def resolve_revision(model: str, revision: str | None) -> str:
     """The commit of a hub model."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
         sha = HfApi().model_info(model, revision=revision).sha
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # the errors of the hub and of the HTTP clients below it share no base class
         raise UserError(
             f"model {model!r} (revision {revision or 'main'}) is neither a folder nor reachable on the hub: {error}. "
             "Check the name, the network and, for gated models, HF_TOKEN."
@@ -110,7 +111,7 @@ def load_reward_model(folder: Path, *, dtype: str, trust_remote_code: bool = Fal
     labels = getattr(model.config, "num_labels", 1)
     if not hasattr(model, "out_proj") and labels != 1:
         raise UserError(f"{model.config.name_or_path} has {labels} labels; a reward model has one logit.")
-    return model.to(device()).eval()
+    return on_device(model).eval()
 
 
 def _load(auto_class: Any, folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrainedModel:

@@ -1,13 +1,10 @@
 """How a dialogue becomes the input text of a reward model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from clha_core.errors import UserError
-from clha_core.tokenization import adds_bos, hh_prompt
-
-Turn = Mapping[str, str]
+from clha_core.tokenization import Turn, adds_bos, chat_text, hh_prompt
 
 OASST_MARKERS = {"system": "<|system|>", "user": "<|prompter|>", "assistant": "<|assistant|>"}
 
@@ -36,10 +33,8 @@ def reward_input_ids(
     elif text_format == "oasst":
         text = "".join(OASST_MARKERS[turn["role"]] + turn["content"] + tokenizer.eos_token for turn in turns)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    elif tokenizer.chat_template is None:
-        raise UserError("the reward model's tokenizer has no chat template: set reward_model.text_format.")
     else:
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        text = chat_text(tokenizer, turns, add_generation_prompt=False)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if adds_bos(tokenizer) and ids[0] != tokenizer.bos_token_id:
         ids = [tokenizer.bos_token_id, *ids]
@@ -47,10 +42,8 @@ def reward_input_ids(
 
 
 def _pair_ids(tokenizer: PreTrainedTokenizerBase, question: str, answer: str, max_length: int) -> list[int]:
-    """A sentence pair: [CLS] question [SEP] answer [SEP], cut on the question's left."""
-    special = tokenizer.num_special_tokens_to_add(pair=True)
-    answer_ids = tokenizer(answer, add_special_tokens=False)["input_ids"][: max_length - special]
-    question_ids = tokenizer(question, add_special_tokens=False)["input_ids"]
-    room = max_length - special - len(answer_ids)
-    question_ids = question_ids[len(question_ids) - room :] if len(question_ids) > room else question_ids
-    return tokenizer.build_inputs_with_special_tokens(question_ids, answer_ids)
+    """A sentence pair with the tokenizer's special tokens, cut on the question's left (and on both, if need be)."""
+    tokenizer.truncation_side = "left"
+    answer_alone = len(tokenizer("", answer)["input_ids"])
+    strategy = "only_first" if answer_alone < max_length else "longest_first"
+    return tokenizer(question, answer, truncation=strategy, max_length=max_length)["input_ids"]

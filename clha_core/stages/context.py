@@ -1,6 +1,7 @@
 """What every stage does first and last: threads, seeds, metrics files."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ def prepare_torch(params: Params, seed: int) -> None:
     torch.set_num_threads(params.runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     set_seed(seed)
+
+
+def is_main_process() -> bool:
+    """False in all but one of the processes that accelerate starts; that one keeps the record."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def write_metrics(metrics: Mapping[str, Any], path: Path) -> None:

@@ -10,6 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from clha_core import paths
 from clha_core.errors import UserError
+from clha_core.models.loading import load_policy, load_tokenizer
 from clha_core.params import Params
 from clha_core.tracking.lineage import JUDGE_DIGEST_TAG, folder_digest
 from clha_core.tracking.mlflow_tracker import connect, find_run, run_link, run_of_model
@@ -65,7 +66,9 @@ def run(params: Params, root: Path = Path(), *, against_base: bool = False) -> R
     version = version_of(client, name, model_digest)
     new = version is None
     if version is None:
-        version = add_version(recorded, name, model, model_digest)
+        policy = load_policy(model, dtype=params.policy.dtype, trust_remote_code=params.policy.trust_remote_code)
+        tokenizer = load_tokenizer(model, trust_remote_code=params.policy.trust_remote_code)
+        version = add_version(recorded, name, policy, tokenizer, model_digest)
     champion = champion_of(client, name)
     if champion is not None and champion.version == version.version:
         alias, reason = CHAMPION, "it was already"

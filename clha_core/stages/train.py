@@ -1,5 +1,6 @@
 """Stage `train`: the alignment, one MLflow run."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from datasets import Dataset
@@ -9,7 +10,8 @@ from clha_core.data.tables import read_table
 from clha_core.models.loading import load_policy, load_tokenizer
 from clha_core.params import Params
 from clha_core.rescoring.rescore import RESCORED_SCHEMA
-from clha_core.stages.context import prepare_torch, write_metrics
+from clha_core.stages.context import is_main_process, prepare_torch, write_metrics
+from clha_core.tracking.interface import NullTracker
 from clha_core.tracking.lineage import MODEL_DIGEST_TAG, folder_digest
 from clha_core.tracking.mlflow_tracker import new_run
 from clha_core.tracking.record import describe_training
@@ -24,7 +26,8 @@ def run(params: Params, root: Path = Path()) -> None:
     out = root / paths.ALIGNED_MODEL
     identity = (params.train.model_dump(), params.policy.model_dump(), folder_digest(start), folder_digest(rescored))
     config = training_config(params.train, params.policy, run_folder(root / paths.SCRATCH, "train", *identity))
-    with new_run(params, root) as tracker:
+    recorded = new_run(params, root) if is_main_process() else nullcontext(NullTracker())
+    with recorded as tracker:
         describe_training(tracker, params, root)
         outcome = align(
             load_policy(start, dtype=params.policy.dtype, trust_remote_code=params.policy.trust_remote_code),
@@ -36,6 +39,8 @@ def run(params: Params, root: Path = Path()) -> None:
             out=out,
             curves=root / paths.TRAIN_CURVES,
         )
+        if not is_main_process():
+            return
         metrics = {"best_step": outcome.best_step, "validation": outcome.metrics}
         write_metrics(metrics, root / paths.TRAIN_METRICS)
         tracker.log_metrics({f"best/{name}": value for name, value in outcome.metrics.items()})

@@ -104,10 +104,10 @@ def run_of_model(params: Params, root: Path) -> Iterator[MlflowTracker]:
 
 
 def find_run(experiment: str, model_digest: str) -> Run | None:
-    """The newest finished run whose training ended in exactly this model."""
+    """The newest run whose training ended in exactly this model (only a training that ended has the tag)."""
     runs = mlflow.search_runs(
         experiment_names=[experiment],
-        filter_string=f"tags.`{MODEL_DIGEST_TAG}` = '{model_digest}' and attributes.status = 'FINISHED'",
+        filter_string=f"tags.`{MODEL_DIGEST_TAG}` = '{model_digest}'",
         order_by=["attributes.start_time DESC"],
         max_results=1,
         output_format="list",

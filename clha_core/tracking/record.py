@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from clha_core.tracking.interface import Tracker
 from clha_core.tracking.lineage import JUDGE_DIGEST_TAG, MODEL_DIGEST_TAG, folder_digest, locked_md5, origin_tags
 
 
-def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested keys joined by dots, as `dvc exp run -S` writes them."""
     for key, value in values.items():
         name = f"{prefix}.{key}" if prefix else key
@@ -41,15 +42,27 @@ def describe_training(tracker: Tracker, params: Params, root: Path) -> None:
             tracker.log_dataset(folder.as_posix(), root / folder, locked[folder.as_posix()], context)
 
 
+def comparable_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of an evaluation that tell one run from another on MLflow's compare page.
+
+    All of the aligned model's, per subset, and its comparisons with base and SFT; the bounds of the intervals for the
+    total only. The whole metrics.json is an artifact of the run.
+    """
+    figures = {}
+    for comparison in ("aligned", "aligned_vs_base", "aligned_vs_sft"):
+        for name, value in flatten(metrics[comparison]):
+            subset, figure = name.split(".", 1)
+            if subset == "total" or not figure.endswith(("_low", "_high")):
+                suffix = comparison.removeprefix("aligned")
+                figures[f"evaluate/{subset}/{figure}{suffix}"] = float(value)
+    return figures
+
+
 def describe_evaluation(tracker: Tracker, root: Path) -> None:
     """Evaluation figures per subset, the report, its plots and tables, and the noise report of the data."""
     metrics = json.loads((root / paths.EVALUATE_METRICS).read_text(encoding="utf-8"))
-    numbers = {
-        f"evaluate/{name.replace('.', '/')}": float(value)
-        for name, value in flatten(metrics)
-        if isinstance(value, int | float)
-    }
-    tracker.log_metrics(numbers)
+    tracker.log_metrics(comparable_figures(metrics))
+    tracker.log_artifact(root / paths.EVALUATE_METRICS, "evaluation")
     tracker.log_artifact(root / paths.EVALUATION, "evaluation")
     tracker.log_artifact(root / paths.RESCORE_REPORT, "rescore")
     tracker.log_artifact(root / paths.TRAIN_CURVES, "curves")

@@ -1,14 +1,18 @@
 """The model registry and the gate in front of its alias `champion`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clha_core.evaluation.metrics import Interval, paired_bootstrap_difference
 from clha_core.params import EvaluateParams
@@ -86,11 +90,13 @@ def version_of(client: MlflowClient, name: str, model_digest: str) -> ModelVersi
     return max(versions, key=lambda version: int(version.version), default=None)
 
 
-def add_version(run: Run, name: str, folder: Path, model_digest: str) -> ModelVersion:
-    """Log the model of `folder` to its training run in MLflow's transformers flavour and register it."""
-    with mlflow.start_run(run_id=run.info.run_id, log_system_metrics=False):
+def add_version(
+    run: Run, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model_digest: str
+) -> ModelVersion:
+    """Log a model to its training run in MLflow's transformers flavour and register it."""
+    with mlflow.start_run(run_id=run.info.run_id, log_system_metrics=False), no_hub():
         info = mlflow.transformers.log_model(
-            str(folder),
+            {"model": model, "tokenizer": tokenizer},
             name="model",
             task="text-generation",
             # Named, because guessing them starts a process that imports more than is installed.
@@ -101,6 +107,17 @@ def add_version(run: Run, name: str, folder: Path, model_digest: str) -> ModelVe
     version = str(info.registered_model_version)
     client.set_model_version_tag(name, version, MODEL_DIGEST_TAG, model_digest)
     return client.get_model_version(name, version)
+
+
+@contextmanager
+def no_hub() -> Iterator[None]:
+    """Keep MLflow from asking the hub for the card and licence of a model that never was there (half a minute)."""
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before
 
 
 def explain(client: MlflowClient, name: str, version: str, alias: str, gate: GateResult) -> None:

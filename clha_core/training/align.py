@@ -96,16 +96,14 @@ def align(
     trainer = CLHATrainer(
         model, config, train, validation, processing_class=tokenizer, callbacks=[TrackingCallback(tracker)]
     )
-    run = Path(config.output_dir)
+    run = Path(str(config.output_dir))
     checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None
     if checkpoint:
         print(f"going on from {checkpoint}")
     trainer.train(resume_from_checkpoint=checkpoint)
-    if out.exists():
-        shutil.rmtree(out)
     trainer.save_model(str(out))
-    (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, and it names this machine
     if trainer.is_world_process_zero():
+        (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, and it names this machine
         write_curves(trainer.state.log_history, curves)
         shutil.rmtree(run, ignore_errors=True)
     best = trainer.state.best_global_step or trainer.state.global_step

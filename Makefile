@@ -1,0 +1,53 @@
+# `make help` lists the targets. Everything runs in .venv, made from requirements.lock.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Stages say `python`: it must be the one of .venv.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+PORT ?= 4200
+MLFLOW_PORT ?= 5000
+
+.PHONY: help install pipeline test test-fast lint ui mlflow lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed ## Make .venv from the lock file
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+pipeline: install ## From data to a registered model: dvc repro, register, summary
+	dvc repro
+	clha register
+	clha summary
+
+test: install lint ## Linters, types and all tests
+	pytest
+
+test-fast: install ## Tests that start no server and run no whole pipeline
+	pytest -m "not slow"
+
+lint: install ## Style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+ui: install ## Prefect and MLflow on 127.0.0.1, with the flows to start from the browser
+	python -m flows.start --port $(PORT) --mlflow-port $(MLFLOW_PORT)
+
+mlflow: install ## MLflow alone, on 127.0.0.1
+	mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --default-artifact-root ./mlartifacts
+
+lock: install ## Write requirements.lock anew from what .venv has
+	@{ echo "# Every version of .venv; made by 'make lock'. torch has no +cpu: where there is a GPU, the CUDA build is right."; \
+	  pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+cpu$$/\1/'; } > requirements.lock
+
+clean: ## Remove scratch files (data, models and the MLflow database stay)
+	rm -rf .clha .pytest_cache .mypy_cache .ruff_cache .hypothesis

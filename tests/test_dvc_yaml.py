@@ -1,0 +1,52 @@
+"""dvc.yaml names the files that the stages really use, and every parameter that they read."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clha_core import paths
+from clha_core.cli import STAGES
+
+ROOT = Path(__file__).resolve().parents[1]
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PRODUCED = {
+    "ingest": {paths.INGESTED, paths.INGEST_METRICS},
+    "validate": {paths.DATA_DOCS, paths.VALIDATE_METRICS},
+    "policy": {paths.BASE_MODEL},
+    "reward_models": {paths.REWARD_MODEL, paths.EVAL_REWARD_MODEL, paths.REWARD_MODEL_METRICS},
+    "rescore": {paths.RESCORED, paths.RESCORE_REPORT, paths.RESCORE_METRICS},
+    "sft": {paths.SFT_MODEL, paths.SFT_CURVES},
+    "train": {paths.ALIGNED_MODEL, paths.TRAIN_CURVES, paths.TRAIN_METRICS},
+    "evaluate": {paths.EVALUATION, paths.EVALUATE_METRICS},
+}
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_a_stage_writes_what_the_graph_says(stage: str) -> None:
+    outs = {Path(out) for key in ("outs", "metrics") for out in GRAPH[stage].get(key, [])}
+    assert outs == PRODUCED[stage]
+
+
+def test_every_stage_is_a_command() -> None:
+    assert [stage.replace("_", "-") for stage in GRAPH] == list(STAGES)
+    assert all(stage["cmd"].split("clha_core ")[1] == name.replace("_", "-") for name, stage in GRAPH.items())
+
+
+def test_no_stage_depends_on_prefect_or_mlflow() -> None:
+    assert not [dep for stage in GRAPH.values() for dep in stage["deps"] if "flows" in dep or "tracking" in dep]
+
+
+def test_every_dependency_on_code_exists() -> None:
+    code = [dep for stage in GRAPH.values() for dep in stage["deps"] if dep.startswith("clha_core")]
+    assert code
+    assert all((ROOT / dep).exists() for dep in code)
+
+
+def test_every_parameter_of_the_graph_is_in_params_yaml() -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for stage in GRAPH.values():
+        for dotted in stage["params"]:
+            value = params
+            for key in dotted.split("."):
+                value = value[key]

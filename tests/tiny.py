@@ -1,0 +1,128 @@
+"""Tiny checkpoints in the formats of the real ones, made on the spot: random weights, a few thousand parameters."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2ForSequenceClassification,
+)
+
+from clha_core.models.gpt_neox_reward import GPTNeoXRewardConfig, GPTNeoXRewardModel
+
+TEXT = (
+    "\n\nHuman: How often should I water my basil?\n\nAssistant: You should water basil twice a week. "
+    "I hope that helps! Please don't. A cat sat on the mat; it was 42 years old."
+)
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def tokenizer(
+    *, pad: str | None = "<pad>", eos: str = "<eos>", chat: bool = False, pairs: bool = False
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE; with `pad` equal to `eos` the two share an id; `pairs` adds BERT's [CLS] A [SEP] B [SEP]."""
+    special = [token for token in dict.fromkeys((pad, eos, "<|im_start|>", "<|im_end|>")) if token]
+    special += ["<|prompter|>", "<|assistant|>", "[CLS]", "[SEP]"]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator([TEXT], trainer)
+    if pairs:
+        bpe.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B [SEP]",
+            special_tokens=[(token, bpe.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+        )
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token=eos, pad_token=pad, cls_token="[CLS]", sep_token="[SEP]"
+    )
+    if chat:
+        made.chat_template = CHAT_TEMPLATE
+    return made
+
+
+def _sizes(made: PreTrainedTokenizerFast) -> dict[str, int | None]:
+    return {
+        **SIZES,
+        "vocab_size": len(made),
+        "pad_token_id": made.pad_token_id,
+        "eos_token_id": made.eos_token_id,
+        "bos_token_id": None,
+    }
+
+
+def llama(made: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(LlamaConfig(**_sizes(made), num_key_value_heads=2)).eval()
+
+
+def qwen2(made: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2ForCausalLM:
+    torch.manual_seed(seed)
+    return Qwen2ForCausalLM(Qwen2Config(**_sizes(made), num_key_value_heads=2)).eval()
+
+
+def llama_reward(made: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForSequenceClassification:
+    torch.manual_seed(seed)
+    return LlamaForSequenceClassification(LlamaConfig(**_sizes(made), num_key_value_heads=2, num_labels=1)).eval()
+
+
+def qwen2_reward(made: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2ForSequenceClassification:
+    torch.manual_seed(seed)
+    return Qwen2ForSequenceClassification(Qwen2Config(**_sizes(made), num_key_value_heads=2, num_labels=1)).eval()
+
+
+def gpt_neox_reward(made: PreTrainedTokenizerFast, seed: int = 0) -> GPTNeoXRewardModel:
+    torch.manual_seed(seed)
+    return GPTNeoXRewardModel(GPTNeoXRewardConfig(**_sizes(made), max_position_embeddings=256)).eval()
+
+
+def deberta_reward(made: PreTrainedTokenizerFast, seed: int = 0) -> DebertaV2ForSequenceClassification:
+    torch.manual_seed(seed)
+    config = DebertaV2Config(**_sizes(made), num_labels=1, max_position_embeddings=256, type_vocab_size=0)
+    return DebertaV2ForSequenceClassification(config).eval()
+
+
+def save(model: PreTrainedModel, made: PreTrainedTokenizerFast, folder: Path) -> Path:
+    """Write a checkpoint folder with model and tokenizer."""
+    model.save_pretrained(folder)
+    made.save_pretrained(folder)
+    return folder
+
+
+def random_rows(count: int, n: int = 2, seed: int = 0) -> list[dict]:
+    """Rescored rows of different lengths, candidates ranked by reward."""
+    generator = torch.Generator().manual_seed(seed)
+    words = TEXT.split()
+
+    def text(longest: int) -> str:
+        length = int(torch.randint(1, longest, (1,), generator=generator))
+        return " ".join(words[int(i)] for i in torch.randint(0, len(words), (length,), generator=generator))
+
+    return [
+        {
+            "id": f"tiny/train/{index:06d}",
+            "subset": "tiny",
+            "prompt": [{"role": "user", "content": text(12)}],
+            "responses": [text(9) for _ in range(n)],
+            "sources": ["chosen", "rejected", *["augmented"] * (n - 2)],
+            "rewards": sorted(torch.randn(n, generator=generator).mul(3).tolist(), reverse=True),
+        }
+        for index in range(count)
+    ]
