@@ -41,9 +41,8 @@ def test_params_yaml_is_the_preset_sample() -> None:
 def test_a_preset_and_back_gives_the_same_bytes(checkout: Path, name: str) -> None:
     before = (checkout / "params.yaml").read_bytes()
     apply_preset(name, checkout / "params.yaml")
-    assert (
-        load_params(checkout / "params.yaml").data.source == load_preset(name, checkout / "presets")["data"]["source"]
-    )
+    expected = load_preset(name, checkout / "presets")["data"]["source"]
+    assert load_params(checkout / "params.yaml").data.source == expected
     apply_preset("sample", checkout / "params.yaml")
     assert (checkout / "params.yaml").read_bytes() == before
 

@@ -45,9 +45,8 @@ def test_every_complete_response_has_exactly_one_eos_at_its_end(response: str) -
 
 
 def test_a_truncated_response_has_no_false_eos_and_is_counted() -> None:
-    encoded = encode_row(
-        PLAIN, TURNS[:1], ["a cat " * 90, "a cat"], prompt_format="hh", max_length=64, max_prompt_length=40
-    )
+    lengths = {"max_length": 64, "max_prompt_length": 40}
+    encoded = encode_row(PLAIN, TURNS[:1], ["a cat " * 90, "a cat"], prompt_format="hh", **lengths)
     assert PLAIN.eos_token_id not in encoded.response_ids[0]
     assert len(encoded.prompt_ids) + len(encoded.response_ids[0]) == 64
     assert encoded.truncated_responses == 1

@@ -1,6 +1,8 @@
 """The Tracker that writes to MLflow. The server is named by MLFLOW_TRACKING_URI; without it, a local database."""
 
+import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,10 @@ from clha_core.tracking.record import rebuild_record, run_name
 PARAMS_PER_REQUEST = 100  # MLflow's limit for one batch
 SYSTEM_METRICS_SECONDS = 2
 
+# Remarks on its tables, and on hub pages that a model of ours does not have.
+for _chatty in ("mlflow.store.db.utils", "mlflow.transformers", "alembic"):
+    logging.getLogger(_chatty).setLevel(logging.ERROR)
+
 
 class MlflowTracker:
     """Writes to the active MLflow run."""
@@ -39,7 +45,10 @@ class MlflowTracker:
         mlflow.log_metrics(dict(metrics), step=step)
 
     def log_dataset(self, name: str, path: Path, digest: str, context: str) -> None:
-        dataset = MetaDataset(resolve_dataset_source(str(path)), name=name, digest=digest[:36])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow registers its source for local files twice, and says so
+            source = resolve_dataset_source(str(path))
+        dataset = MetaDataset(source, name=name, digest=digest[:36])
         mlflow.log_input(dataset, context=context, tags={"dvc.md5": digest})
 
     def log_artifact(self, path: Path, folder: str) -> None:
