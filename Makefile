@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 # Stages say `python`: it must be the one of .venv.
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 PORT ?= 4200
@@ -45,9 +45,13 @@ ui: install ## Prefect and MLflow on 127.0.0.1, with the flows to start from the
 mlflow: install ## MLflow alone, on 127.0.0.1
 	mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --default-artifact-root ./mlartifacts
 
-lock: install ## Write requirements.lock anew from what .venv has
-	@{ echo "# Every version of .venv; made by 'make lock'. torch has no +cpu: where there is a GPU, the CUDA build is right."; \
-	  pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+cpu$$/\1/'; } > requirements.lock
+lock: ## Write requirements.lock anew: the newest versions that pyproject.toml allows
+	rm -rf .clha/lock && $(PYTHON) -m venv .clha/lock
+	.clha/lock/bin/pip install --quiet --upgrade pip
+	.clha/lock/bin/pip install --quiet --group dev --editable .
+	@{ echo "# Every version, made by 'make lock'. torch has no +cpu: where there is a GPU, the CUDA build is right."; \
+	  .clha/lock/bin/pip freeze --all --exclude pip --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+cpu$$/\1/'; } > requirements.lock
+	rm -rf .clha/lock
 
 clean: ## Remove scratch files (data, models and the MLflow database stay)
 	rm -rf .clha .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ruamel.yaml import YAML
 
 from clha_core.errors import UserError
-from clha_core.params import parse_params
+from clha_core.params_file import rewrite_params
 from clha_core.tracking.record import flatten
 
 PRESETS = Path("presets")
@@ -52,23 +51,4 @@ def apply_preset(name: str, params_file: Path) -> dict[str, Any]:
         UserError: no such preset, or the result is not valid.
     """
     preset = load_preset(name, params_file.parent / PRESETS)
-    round_trip = YAML()
-    round_trip.preserve_quotes = True
-    round_trip.representer.add_representer(
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
-    round_trip.width = 120
-    document = round_trip.load(params_file.read_text(encoding="utf-8"))
-    changed = {}
-    for key, value in flatten(preset):
-        *sections, last = key.split(".")
-        section = document
-        for part in sections:
-            section = section[part]
-        if section[last] != value:
-            section[last] = value
-            changed[key] = value
-    parse_params(document, f"preset {name}")
-    with params_file.open("w", encoding="utf-8") as file:
-        round_trip.dump(document, file)
-    return changed
+    return rewrite_params(params_file, dict(flatten(preset)), f"preset {name}")

@@ -31,11 +31,12 @@ class LineReader:
         for line in lines:
             if state := _last_state(line):
                 yield state
-        if (bar := _last_state(self._rest)) and "\r" in self._rest:
-            self._rest = "\r" + bar  # earlier states of the line are of no more use
-            if self._clock() - self._last_bar >= self._bar_seconds:
+        if "\r" in self._rest:
+            # Earlier states of the line are of no more use; the last may be just begun, so one more is kept.
+            self._rest = "\r" + "\r".join(self._rest.split("\r")[-2:])
+            if (state := _last_state(self._rest)) and self._clock() - self._last_bar >= self._bar_seconds:
                 self._last_bar = self._clock()
-                yield bar
+                yield state
 
 
 def _last_state(line: str) -> str:

@@ -15,6 +15,7 @@ from clha_core import paths
 from clha_core.params import parse_params
 from clha_core.presets import PRESETS, load_preset, merged, preset_names
 from flows.pipeline import HOME, clha
+from flows.zombies import require_heartbeats
 
 HOW_TO = (
     "Run > Custom run shows every parameter of params.yaml, filled in for this preset. Steps that nothing changed for "
@@ -61,4 +62,5 @@ def deployments(home: Path = HOME) -> list[RunnerDeployment]:
 
 
 if __name__ == "__main__":
+    require_heartbeats()
     serve(*deployments())

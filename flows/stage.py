@@ -19,7 +19,8 @@ CHUNK_BYTES = 65536
 TAIL_LINES = 200
 CAUSE_LINES = 20
 NOT_RUN = re.compile(r"^Stage '[^']+' (didn't change, skipping|is cached - skipping run)")
-NOISE = re.compile(r"^(To track the changes with git|To enable auto staging|\s+(git add|dvc config)|Use `dvc push`)")
+# Advice about git for who runs DVC by hand.
+NOISE = re.compile(r"^(Updating lock file|To (track|enable)|\s+git add|\s+dvc config|Use `dvc push`)")
 
 
 class StageFailed(Exception):

@@ -16,28 +16,31 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
+from rich.markup import escape
 
 from clha_core import paths
 from clha_core.errors import UserError
+from clha_core.presets import PRESETS, preset_names
 from flows.guard import guarded, stop
 
 HOME = Path(__file__).resolve().parents[1]
 STATE = HOME / paths.SCRATCH  # Prefect's database and the logs of the servers
 START_SECONDS = 120.0
+HEARTBEAT_SECONDS = 30  # the least that Prefect takes
 LOG_TAIL = 15
 
 
 @dataclass(frozen=True)
 class Service:
-    """A process to start, and the address at which it answers once it is ready (none for the flows)."""
+    """A process to start, and an address that answers once it is ready."""
 
     name: str
     command: list[str]
-    health: str | None
+    health: str
 
 
-def prefect_environment(host: str, port: int) -> dict[str, str]:
-    """Settings of Prefect's server and of its clients: state inside the project, no telemetry."""
+def server_environment(host: str, port: int) -> dict[str, str]:
+    """Settings of the servers and of Prefect's clients: state inside the project, no telemetry."""
     return {
         "PREFECT_HOME": str(STATE / "prefect"),
         "PREFECT_API_URL": f"http://{host}:{port}/api",
@@ -45,13 +48,13 @@ def prefect_environment(host: str, port: int) -> dict[str, str]:
         # The UI asks the API at the port of this setting, whatever --port says.
         "PREFECT_SERVER_API_HOST": host,
         "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # The V2 UI sends usage data from the browser; the V1 UI asks nobody.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
-        "PREFECT_CLI_PROMPT": "false",
-        "DO_NOT_TRACK": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",  # seconds until a run that was submitted starts
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        # Processes for evaluating GenAI traces, which nothing here makes.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
 
 
@@ -118,8 +121,6 @@ def wait_until_healthy(service: Service, process: subprocess.Popen[bytes]) -> No
     Raises:
         UserError: it ended, or did not answer in time.
     """
-    if service.health is None:
-        return
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         require_running(service, process)
@@ -137,7 +138,7 @@ def run(host: str, port: int, mlflow_port: int, console: Console) -> None:
     Raises:
         UserError: a port is taken, or a service does not start or ends by itself.
     """
-    environment = {**os.environ, **prefect_environment(host, port)}
+    environment = {**os.environ, **server_environment(host, port)}
     require_free(host, port, "--port")
     services = [
         Service(
@@ -151,18 +152,22 @@ def run(host: str, port: int, mlflow_port: int, console: Console) -> None:
         require_free(host, mlflow_port, "--mlflow-port")
         mlflow_url = environment["CLHA_MLFLOW_UI_URL"] = f"http://{host}:{mlflow_port}"
         services.append(Service("mlflow", mlflow_command(host, mlflow_port), f"{mlflow_url}/health"))
-    flows = Service("flows", [sys.executable, "-m", "flows.serve"], None)
+    last = preset_names(HOME / PRESETS)[-1]  # deployments are made in order
+    deployed = f"{environment['PREFECT_API_URL']}/deployments/name/clha/{last}"
+    flows = Service("flows", [sys.executable, "-m", "flows.serve"], deployed)
 
-    log_of(flows).parent.mkdir(parents=True, exist_ok=True)
+    logs = log_of(flows).parent
+    logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        with console.status("Starting Prefect and MLflow (about 15 seconds)"):
+        with console.status("Starting Prefect, MLflow and the flows (half a minute)"):
             started = [(service, launch(service, environment, stack)) for service in services]
             for service, process in started:
                 wait_until_healthy(service, process)
             started.append((flows, launch(flows, environment, stack)))
+            wait_until_healthy(*started[-1])
         console.print(f"Start runs:        {environment['PREFECT_UI_URL']}/deployments", highlight=False)
         console.print(f"Runs and models:   {mlflow_url}", highlight=False)
-        console.print(f"Logs: {log_of(flows).parent}. Ctrl-C stops everything.", highlight=False)
+        console.print(f"Logs: {logs}. Ctrl-C stops everything.", highlight=False)
         while True:
             for service, process in started:
                 require_running(service, process)
@@ -189,7 +194,7 @@ def main() -> int:
         console.print("Stopped.")
         return 0
     except UserError as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
     return 1
 
 

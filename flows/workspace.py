@@ -1,6 +1,5 @@
 """A checkout of its own for every flow run, so that runs meet neither each other nor what the user is editing."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -42,7 +41,7 @@ class Workspace:
         git = ["git", "-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach"]
         _run([*git, str(self.root), "HEAD"], self.home)
         try:
-            local = self.home / ".dvc" / "config.local"
+            local = self.home / ".dvc" / "config.local"  # may say how files leave the cache (cache.type)
             if local.exists():
                 shutil.copy2(local, self.root / ".dvc" / "config.local")
             cache = self.home / _dvc(self.home, "cache", "dir").strip()
@@ -124,8 +123,7 @@ def _dvc(root: Path, *arguments: str) -> str:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise UserError(f"`{' '.join(command)}` failed in {folder}: {(result.stderr or result.stdout).strip()}")
     return result.stdout

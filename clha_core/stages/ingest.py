@@ -1,11 +1,11 @@
 """Stage ingest: the source that params.yaml names becomes checked tables."""
 
-import json
 from pathlib import Path
 
 from clha_core import paths
 from clha_core.data.ingest import ingest
 from clha_core.params import Params
+from clha_core.stages.context import write_metrics
 
 
 def run(params: Params, root: Path = Path()) -> None:
@@ -18,6 +18,4 @@ def run(params: Params, root: Path = Path()) -> None:
         data = params.data.model_copy(update={"path": str(root / params.data.path)})
         params = params.model_copy(update={"data": data})
     report = ingest(params, root / paths.INGESTED)
-    metrics = root / paths.INGEST_METRICS
-    metrics.parent.mkdir(parents=True, exist_ok=True)
-    metrics.write_text(json.dumps(report.to_metrics(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_metrics(report.to_metrics(), root / paths.INGEST_METRICS)

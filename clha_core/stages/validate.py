@@ -1,11 +1,11 @@
 """Stage validate: stops the pipeline if the ingested data breaks an expectation."""
 
-import json
 from pathlib import Path
 
 from clha_core import paths
 from clha_core.errors import UserError
 from clha_core.params import Params
+from clha_core.stages.context import write_metrics
 from clha_core.validation.validate import validate
 
 
@@ -16,9 +16,7 @@ def run(params: Params, root: Path = Path()) -> None:
         UserError: an expectation failed (after both are written), or the ingested data is missing or unreadable.
     """
     report = validate(params, root / paths.INGESTED, root / paths.DATA_DOCS)
-    metrics = root / paths.VALIDATE_METRICS
-    metrics.parent.mkdir(parents=True, exist_ok=True)
-    metrics.write_text(json.dumps(report.metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_metrics(report.metrics, root / paths.VALIDATE_METRICS)
     if report.failures:
         failures = "\n".join(f"  - {sentence}" for sentence in report.failures)
         raise UserError(

@@ -1,0 +1,47 @@
+"""Rewriting params.yaml by keys, so that comments, order and all other keys stay as a person wrote them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from clha_core.errors import UserError
+from clha_core.params import parse_params
+
+
+def rewrite_params(path: Path, values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Set keys of a params.yaml.
+
+    Args:
+        values: by dotted key, as `dvc exp run --set-param` names them.
+        origin: what asks for it, for errors.
+
+    Returns:
+        The keys whose values changed.
+
+    Raises:
+        UserError: the file has no such key, or would not be valid; it is left as it was.
+    """
+    round_trip = YAML()
+    round_trip.preserve_quotes = True
+    round_trip.width = 120
+    round_trip.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    document = round_trip.load(path.read_text(encoding="utf-8"))
+    changed = {}
+    for dotted, value in values.items():
+        *sections, key = dotted.split(".")
+        section = document
+        for part in sections:
+            section = section.get(part, {})
+        if key not in section:
+            raise UserError(f"{origin}: {path} has no key {dotted}.")
+        if section[key] != value:
+            section[key] = value
+            changed[dotted] = value
+    parse_params(document, origin)
+    with path.open("w", encoding="utf-8") as file:
+        round_trip.dump(document, file)
+    return changed

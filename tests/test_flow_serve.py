@@ -1,0 +1,54 @@
+"""What the form in Prefect's UI starts from, and what it may send."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clha_core.errors import UserError
+from clha_core.params import Params, parse_params
+from clha_core.presets import load_preset, merged, preset_names
+from flows.pipeline import clha
+from flows.serve import deployments, preset_description, preset_parameters
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", preset_names(ROOT / "presets"))
+def test_the_form_of_a_preset_is_filled_with_the_preset_over_params_yaml(name: str) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    expected = parse_params(merged(values, load_preset(name, ROOT / "presets")), name)
+    submitted: dict[str, Any] = clha.validate_parameters(preset_parameters(name))
+    assert submitted["params"] == expected
+
+
+def test_every_preset_is_a_deployment() -> None:
+    assert [deployment.name for deployment in deployments()] == preset_names(ROOT / "presets")
+
+
+def test_a_deployment_says_what_its_preset_says_of_itself(tmp_path: Path) -> None:
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "x.yaml").write_text("# One line,\n# and another.\na: 1\n# not this\n", encoding="utf-8")
+    assert preset_description("x", tmp_path).startswith("One line, and another.\n\nRun > Custom run")
+
+
+def test_an_unknown_preset_is_an_error() -> None:
+    with pytest.raises(UserError, match="no preset 'nothing'"):
+        preset_parameters("nothing")
+
+
+def test_the_form_offers_choices_bounds_and_help() -> None:
+    train = clha.parameters.definitions["TrainParams"]["properties"]
+    assert train["method"]["enum"] == list(
+        Params.model_json_schema()["$defs"]["TrainParams"]["properties"]["method"]["enum"]
+    )
+    assert train["margin"]["minimum"] == 0
+    assert train["reward_gap"]["description"]
+
+
+def test_a_value_out_of_bounds_is_refused_before_anything_runs() -> None:
+    parameters = preset_parameters(preset_names(ROOT / "presets")[0])
+    parameters["params"]["train"]["margin"] = -1
+    with pytest.raises(Exception, match="margin"):
+        clha.validate_parameters(parameters)

@@ -1,0 +1,72 @@
+"""One step of the flow: DVC runs the stage, its output is heard, its error is the step's."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from toy_project import make_toy_project
+
+from flows.stage import STAGES, StageFailed, cause_of, repro
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_toy_project(tmp_path_factory.mktemp("toy") / "project", "train: {margin: 3}\n")
+
+
+def test_the_steps_of_the_flow_are_the_stages_of_dvc_yaml_in_an_order_that_works() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert set(STAGES) == set(stages)
+    made: set[str] = set()
+    outputs = {
+        name: {path for kind in ("outs", "metrics") for path in stage.get(kind, [])} for name, stage in stages.items()
+    }
+    everything = set().union(*outputs.values())
+    for name in STAGES:
+        assert set(stages[name]["deps"]) & everything <= made, f"{name} comes too early"
+        made |= outputs[name]
+
+
+def test_a_stage_runs_once_and_is_cached_from_then_on(toy: Path) -> None:
+    lines: list[str] = []
+    assert repro("double", toy, os.environ, lines.append) is True
+    assert "Running stage 'double':" in lines
+    assert (toy / "doubled.txt").read_text(encoding="utf-8") == "6"
+    assert repro("double", toy, os.environ, lines.append) is False
+
+
+def test_outputs_that_are_gone_come_back_from_the_cache_without_a_run(toy: Path) -> None:
+    repro("double", toy, os.environ, str)
+    (toy / "doubled.txt").unlink()
+    (toy / "dvc.lock").unlink()
+    assert repro("double", toy, os.environ, str) is False
+    assert (toy / "doubled.txt").read_text(encoding="utf-8") == "6"
+
+
+def test_the_error_of_a_failed_stage_is_the_stages_own(toy: Path) -> None:
+    repro("double", toy, os.environ, str)
+    with pytest.raises(StageFailed) as caught:
+        repro("fail", toy, os.environ, str)
+    assert str(caught.value) == "fail: the data are bad:\n  - row 3\nMend row 3."
+
+
+def test_without_an_error_line_the_last_line_of_a_traceback_is_the_cause() -> None:
+    output = [
+        "Traceback (most recent call last):",
+        "  ...",
+        "ValueError: no rows",
+        "ERROR: failed to reproduce 'x': ...",
+    ]
+    assert cause_of(output) == "ValueError: no rows"
+
+
+def test_where_the_stage_never_started_the_cause_is_what_dvc_says() -> None:
+    output = ["ERROR: output 'models/base' does not exist"]
+    assert cause_of(output) == "output 'models/base' does not exist"
+
+
+def test_a_lone_failure_of_dvc_is_not_lost() -> None:
+    assert "failed to reproduce 'x'" in cause_of(["ERROR: failed to reproduce 'x': interrupted"])

@@ -1,0 +1,136 @@
+"""A run has a checkout of its own: the user's is not touched, and what runs made is found again."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from toy_project import commit, make_toy_project, run
+
+from clha_core.errors import UserError
+from clha_core.params import Params, load_params
+from flows.stage import repro
+from flows.workspace import Workspace, workspace_of
+
+ROOT = Path(__file__).resolve().parents[1]
+PARAMS_YAML = (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return make_toy_project(tmp_path / "project", PARAMS_YAML)
+
+
+def stages_to_make(workspace: Workspace) -> None:
+    repro("double", workspace.root, os.environ, str)
+
+
+def test_a_run_leaves_the_users_checkout_as_it_was(toy: Path, make_params: Callable[..., Params]) -> None:
+    before = sorted(path.relative_to(toy) for path in toy.rglob("*") if ".git" not in path.parts)
+    workspace = workspace_of(toy, "my run/1", "12345678-90")
+    workspace.create()
+    workspace.write_params(make_params({"train.margin": 4.0}))
+    stages_to_make(workspace)
+    workspace.remove()
+
+    assert run(toy, "git", "status", "--porcelain") == ""
+    after = sorted(path.relative_to(toy) for path in toy.rglob("*") if ".git" not in path.parts)
+    made = [path for path in after if path not in before and path.parts[:2] not in {(".dvc", "cache"), (".dvc", "tmp")}]
+    assert [path.parts[0] for path in made] == [".clha"] * len(made)
+
+
+def test_what_one_run_made_is_cached_for_the_next(toy: Path, make_params: Callable[..., Params]) -> None:
+    for run_id, ran in (("first-00", True), ("second-0", False)):
+        workspace = workspace_of(toy, "run", run_id)
+        workspace.create()
+        workspace.write_params(make_params({"train.margin": 4.0}))
+        assert repro("double", workspace.root, os.environ, str) is ran
+        assert (workspace.root / "doubled.txt").read_text(encoding="utf-8") == "8.0"
+
+
+def test_the_users_dvc_lists_the_experiment_of_a_run(toy: Path, make_params: Callable[..., Params]) -> None:
+    (toy / "dvc.yaml").write_text("stages:" + (toy / "dvc.yaml").read_text().split("stages:")[1].split("  fail:")[0])
+    commit(toy)
+    workspace = workspace_of(toy, "bold otter", "0123456789")
+    workspace.create()
+    workspace.write_params(make_params({"train.margin": 4.0}))
+    stages_to_make(workspace)
+    workspace.save_experiment()
+    workspace.remove()
+
+    assert "bold-otter-01234567" in run(toy, sys.executable, "-m", "dvc", "exp", "list", "--name-only")
+    run(toy, sys.executable, "-m", "dvc", "exp", "apply", "bold-otter-01234567")
+    assert (toy / "doubled.txt").read_text(encoding="utf-8") == "8.0"
+
+
+def test_a_retried_run_comes_back_to_its_workspace(toy: Path) -> None:
+    assert workspace_of(toy, "run", "12345678-x").is_new
+    workspace_of(toy, "run", "12345678-x").create()
+    assert not workspace_of(toy, "run", "12345678-x").is_new
+    assert workspace_of(toy, "run", "87654321-x").is_new
+
+
+def test_comments_of_params_yaml_stay(toy: Path, make_params: Callable[..., Params]) -> None:
+    workspace = Workspace(toy, toy, "here")
+    workspace.write_params(make_params({"train.margin": 4.5, "data.subsets": ["a", "b"], "data.revision": "main"}))
+    text = (toy / "params.yaml").read_text(encoding="utf-8")
+    assert text.splitlines()[0] == PARAMS_YAML.splitlines()[0]
+    assert text.count("#") == PARAMS_YAML.count("#")
+
+
+@given(
+    learning_rate=st.floats(min_value=1e-12, max_value=0.9),
+    subsets=st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]))),
+    revision=st.none() | st.text(st.characters(codec="ascii", exclude_categories=["Cc"])),
+)
+def test_any_values_come_back_from_params_yaml(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_params: Callable[..., Params],
+    learning_rate: float,
+    subsets: list[str],
+    revision: str | None,
+) -> None:
+    folder = tmp_path_factory.mktemp("params")
+    (folder / "params.yaml").write_text(PARAMS_YAML, encoding="utf-8")
+    params = make_params(
+        {"train.learning_rate": learning_rate, "data.subsets": subsets, "policy.revision": revision, "sft.fsdp": True}
+        if "fsdp" in yaml.safe_load(PARAMS_YAML)["sft"]
+        else {"train.learning_rate": learning_rate, "data.subsets": subsets, "policy.revision": revision}
+    )
+    Workspace(folder, folder, "here").write_params(params)
+    assert load_params(folder / "params.yaml") == params
+
+
+def test_a_commit_with_other_parameters_is_an_error_that_says_what_to_do(
+    toy: Path, make_params: Callable[..., Params]
+) -> None:
+    (toy / "params.yaml").write_text(PARAMS_YAML.replace("  margin:", "  old_margin:"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"no train\.margin: commit your changes"):
+        Workspace(toy, toy, "here").write_params(make_params())
+
+
+def test_uncommitted_code_is_named_but_uncommitted_parameters_are_not(toy: Path) -> None:
+    (toy / "double.py").write_text("pass", encoding="utf-8")
+    (toy / "params.yaml").write_text("train: {margin: 1}", encoding="utf-8")
+    assert workspace_of(toy, "run", "1").uncommitted() == ["double.py"]
+
+
+def test_data_that_git_does_not_have_are_read_from_the_users_checkout(
+    toy: Path, make_params: Callable[..., Params]
+) -> None:
+    (toy / "mine").mkdir()
+    (toy / "mine" / "train.jsonl").write_text("{}", encoding="utf-8")
+    workspace = workspace_of(toy, "run", "1")
+    workspace.create()
+    assert workspace.link_local_inputs(make_params({"data.path": "mine"})) == ["mine"]
+    assert (workspace.root / "mine" / "train.jsonl").read_text(encoding="utf-8") == "{}"
+
+
+def test_without_a_commit_the_error_is_gits(tmp_path: Path) -> None:
+    run(tmp_path, "git", "init", "--quiet")
+    with pytest.raises(UserError, match="git"):
+        workspace_of(tmp_path, "run", "1").create()
