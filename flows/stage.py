@@ -55,7 +55,7 @@ def repro(stage: str, root: Path, environment: Mapping[str, str], log: Callable[
 
 def cause_of(lines: list[str]) -> str:
     """What went wrong, out of the output of a failed stage: its error in full, else its last line, else DVC's."""
-    own = [line for line in lines if not line.startswith("ERROR: failed to reproduce")]
+    own = [line for line in lines if not line.startswith("ERROR: failed to reproduce")] or lines
     starts = [place for place, line in enumerate(own) if line.startswith(("error: ", "ERROR: "))]
     cause = own[starts[-1] :] if starts else own[-1:]
     cause = [line for line in cause if line.strip()][:CAUSE_LINES]

@@ -1,13 +1,13 @@
 """What the form in Prefect's UI starts from, and what it may send."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from clha_core.errors import UserError
-from clha_core.params import Params, parse_params
+from clha_core.params import TrainParams, parse_params
 from clha_core.presets import load_preset, merged, preset_names
 from flows.pipeline import clha
 from flows.serve import deployments, preset_description, preset_parameters

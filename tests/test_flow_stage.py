@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from toy_project import make_toy_project
+from toy_project import FAILING_STAGE, make_toy_project
 
 from flows.stage import STAGES, StageFailed, cause_of, repro
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_toy_project(tmp_path_factory.mktemp("toy") / "project", "train: {margin: 3}\n")
+    return make_toy_project(tmp_path_factory.mktemp("toy") / "project", "train: {margin: 3}\n", FAILING_STAGE)
 
 
 def test_the_steps_of_the_flow_are_the_stages_of_dvc_yaml_in_an_order_that_works() -> None:

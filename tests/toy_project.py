@@ -1,15 +1,17 @@
-"""A git and DVC project of two tiny stages, for what a flow does with any project."""
+"""A git and DVC project with tiny stages, for what a flow does with any project."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-STAGES = """
+STAGE = """
 stages:
   double:
     cmd: python double.py
     params: [train.margin]
     outs: [doubled.txt]
+"""
+FAILING_STAGE = """
   fail:
     cmd: python fail.py
     deps: [doubled.txt]
@@ -30,10 +32,10 @@ def commit(folder: Path) -> None:
     run(folder, "git", *identity, "commit", "--quiet", "--message", "state")
 
 
-def make_toy_project(folder: Path, params_yaml: str) -> Path:
+def make_toy_project(folder: Path, params_yaml: str, more_stages: str = "") -> Path:
     """The project, committed; `params_yaml` is the text of its params.yaml."""
     folder.mkdir(parents=True)
-    files = {"dvc.yaml": STAGES, "double.py": DOUBLE, "fail.py": FAIL, "params.yaml": params_yaml}
+    files = {"dvc.yaml": STAGE + more_stages, "double.py": DOUBLE, "fail.py": FAIL, "params.yaml": params_yaml}
     for name, text in {**files, ".gitignore": "/.clha/\n", ".dvcignore": ".clha\n"}.items():
         (folder / name).write_text(text, encoding="utf-8")
     run(folder, "git", "init", "--quiet")
