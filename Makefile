@@ -42,8 +42,8 @@ lint: install ## Style and types
 ui: install ## Prefect and MLflow on 127.0.0.1, with the flows to start from the browser
 	python -m flows.start --port $(PORT) --mlflow-port $(MLFLOW_PORT)
 
-mlflow: install ## MLflow alone, on 127.0.0.1
-	mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --default-artifact-root ./mlartifacts
+mlflow: install ## MLflow alone, on 127.0.0.1, over the local database
+	mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db --default-artifact-root ./mlartifacts
 
 lock: ## Write requirements.lock anew: the newest versions that pyproject.toml allows
 	rm -rf .clha/lock && $(PYTHON) -m venv .clha/lock

@@ -1,6 +1,7 @@
 """The command line. One command a stage; each imports what it uses and nothing else, so that help is instant."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from clha_core.errors import UserError
 from clha_core.params import load_params
@@ -21,13 +23,14 @@ app = typer.Typer(
 )
 console = Console()
 
-# Before any library starts: no telemetry, and no warnings about forked tokenizers.
+# Before any library starts: no telemetry, no warnings about forked tokenizers, the same bits every time.
 QUIET = {
     "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "TOKENIZERS_PARALLELISM": "false",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it, deterministic algorithms are not so on CUDA
 }
 
 STAGES = {
@@ -89,8 +92,10 @@ def main() -> None:
     """Run the command line; a UserError is a sentence and exit status 1, not a traceback."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
+    # A stage that is cancelled ends as one that fails: its MLflow run is closed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)

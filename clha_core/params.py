@@ -4,6 +4,7 @@ params.yaml is the only place of a value, so no field here has a default: a miss
 Descriptions and bounds are what the form in the Prefect UI shows and checks.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -206,6 +207,16 @@ class Params(Section):
     evaluate: EvaluateParams
     runtime: RuntimeParams
     registry: RegistryParams
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested keys joined by dots, as `dvc exp run -S` writes them."""
+    for key, value in values.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping):
+            yield from flatten(value, name)
+        else:
+            yield name, value
 
 
 def parse_params(values: Any, origin: str) -> Params:

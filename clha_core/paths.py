@@ -29,11 +29,12 @@ ALIGNED_MODEL = Path("models/aligned")
 TRAIN_CURVES = Path("curves/train.csv")
 TRAIN_METRICS = Path("metrics/train.json")
 
-EVALUATION = Path("reports/evaluation")  # report.html, generations.parquet, rewards.csv
+EVALUATION = Path("reports/evaluation")  # report.html, generations.parquet, protocol.json
+EVALUATION_PROTOCOL = EVALUATION / "protocol.json"
 EVALUATE_METRICS = Path("metrics/evaluate.json")
 
 SPLITS = ("train", "validation", "test")
 QUARANTINE = "quarantine.jsonl"
 
-# Not tracked by DVC or git: checkpoints of a training that has not finished, flow workspaces.
+# Not tracked by DVC or git: checkpoints of a training that has not finished, workspaces of flow runs.
 SCRATCH = Path(".clha")

@@ -1,6 +1,6 @@
 """Presets: named sets of values for params.yaml.
 
-Every preset sets the same keys (tests/test_presets.py), so going from one to another needs no way back.
+Every preset sets the same keys (tests/test_presets_and_params.py), so going from one to another needs no way back.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from clha_core.errors import UserError
+from clha_core.params import flatten
 from clha_core.params_file import rewrite_params
-from clha_core.tracking.record import flatten
 
 PRESETS = Path("presets")
 

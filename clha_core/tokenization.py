@@ -41,6 +41,16 @@ def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     return tokenizer.bos_token_id is not None and len(ids) > 1 and ids[0] == tokenizer.bos_token_id
 
 
+def adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer itself puts a space in front of a text (SentencePiece models such as LLaMA's)."""
+    return tokenizer.tokenize("x")[0].startswith("\u2581")
+
+
+def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of text that people wrote: what looks like a special token in it is text too."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
 def chat_text(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], *, add_generation_prompt: bool) -> str:
     """Turns in the tokenizer's own chat format.
 
@@ -66,7 +76,7 @@ def encode_prompt(
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         bos = ids[:1] if ids and ids[0] == tokenizer.bos_token_id else []
     else:
-        ids = tokenizer(hh_prompt(turns), add_special_tokens=False)["input_ids"]
+        ids = plain_ids(tokenizer, hh_prompt(turns))
         bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
         ids = bos + ids
     if len(ids) <= max_prompt_length:
@@ -78,8 +88,8 @@ def encode_response(
     tokenizer: PreTrainedTokenizerBase, response: str, prompt_format: PromptFormat, max_length: int
 ) -> tuple[list[int], bool]:
     """Token ids of a response with its EOS, at most `max_length`, and whether it was truncated (from the right)."""
-    text = response if prompt_format == "chat_template" else " " + response
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    spaced = prompt_format == "hh" and not adds_space(tokenizer)
+    ids = [*plain_ids(tokenizer, " " + response if spaced else response), tokenizer.eos_token_id]
     return ids[:max_length], len(ids) > max_length
 
 

@@ -19,6 +19,7 @@ from prefect.states import Completed
 from clha_core import paths
 from clha_core.params import Params
 from clha_core.tracking.lineage import FLOW_RUN_ID, FLOW_RUN_URL
+from flows.form import FormParams
 from flows.stage import STAGES, repro
 from flows.workspace import Workspace, workspace_of
 
@@ -68,7 +69,7 @@ def register(params: Params, workspace: Workspace) -> str:
 
 
 @flow(name="clha", persist_result=False)
-def clha(params: Params) -> State[None]:
+def clha(params: FormParams) -> State[None]:
     """From preference data to an aligned, evaluated and registered model.
 
     Args:

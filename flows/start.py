@@ -22,9 +22,11 @@ from clha_core import paths
 from clha_core.errors import UserError
 from clha_core.presets import PRESETS, preset_names
 from flows.guard import guarded, stop
+from flows.quiet_ui import remove_telemetry_key
 
 HOME = Path(__file__).resolve().parents[1]
 STATE = HOME / paths.SCRATCH  # Prefect's database and the logs of the servers
+UI_FILES = STATE / "prefect-ui"
 START_SECONDS = 120.0
 HEARTBEAT_SECONDS = 30  # the least that Prefect takes
 LOG_TAIL = 15
@@ -44,13 +46,12 @@ def server_environment(host: str, port: int) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(STATE / "prefect"),
         "PREFECT_API_URL": f"http://{host}:{port}/api",
-        "PREFECT_UI_URL": f"http://{host}:{port}",
+        "PREFECT_UI_URL": f"http://{host}:{port}/v2",
         # The UI asks the API at the port of this setting, whatever --port says.
         "PREFECT_SERVER_API_HOST": host,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        # The V2 UI sends usage data from the browser; the V1 UI asks nobody.
-        "PREFECT_SERVER_UI_V2_ENABLED": "false",
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(UI_FILES),
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",  # seconds until a run that was submitted starts
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         # Processes for evaluating GenAI traces, which nothing here makes.
@@ -163,6 +164,7 @@ def run(host: str, port: int, mlflow_port: int, console: Console) -> None:
             started = [(service, launch(service, environment, stack)) for service in services]
             for service, process in started:
                 wait_until_healthy(service, process)
+            remove_telemetry_key(UI_FILES)
             started.append((flows, launch(flows, environment, stack)))
             wait_until_healthy(*started[-1])
         console.print(f"Start runs:        {environment['PREFECT_UI_URL']}/deployments", highlight=False)

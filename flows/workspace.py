@@ -7,12 +7,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from clha_core import paths
 from clha_core.errors import UserError
-from clha_core.params import Params
-from clha_core.tracking.record import flatten
+from clha_core.params import Params, flatten
+from clha_core.params_file import rewrite_params
 
 WORKSPACES = paths.SCRATCH / "workspaces"
 # Their changes make no difference to a flow run: parameters come from the form, and DVC's cache knows what ran.
@@ -62,25 +60,8 @@ class Workspace:
         Raises:
             UserError: the commit's params.yaml has other keys than the flow knows.
         """
-        file = self.root / paths.PARAMS
-        round_trip = YAML()
-        round_trip.preserve_quotes = True
-        round_trip.width = 120
-        document = round_trip.load(file.read_text(encoding="utf-8"))
-        for key, value in flatten(params.model_dump(mode="json", by_alias=True)):
-            *sections, last = key.split(".")
-            section = document
-            try:
-                for part in sections:
-                    section = section[part]
-                if section[last] != value:
-                    section[last] = value
-            except KeyError:
-                raise UserError(
-                    f"params.yaml of the last commit has no {key}: commit your changes, then start the run again."
-                ) from None
-        with file.open("w", encoding="utf-8") as stream:
-            round_trip.dump(document, stream)
+        values = dict(flatten(params.model_dump(mode="json", by_alias=True)))
+        rewrite_params(self.root / paths.PARAMS, values, "the form (are the flow's parameters committed?)")
 
     def link_local_inputs(self, params: Params) -> list[str]:
         """Make data and models that params name by a relative path, and that git does not have, reachable.

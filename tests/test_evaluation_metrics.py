@@ -14,7 +14,6 @@ from clha_core.evaluation.metrics import (
     character_bleu_reference,
     corpus_bleu,
     paired_bootstrap_difference,
-    ranking_accuracy,
     sigmoid_x100,
     win_rate,
 )
@@ -128,7 +127,3 @@ def test_comparisons_refuse_sides_of_different_length(compare) -> None:  # type:
 def test_sigmoid_x100_is_the_mean_of_sigmoids_not_the_sigmoid_of_the_mean() -> None:
     assert sigmoid_x100([0.0, np.log(3)]) == pytest.approx((50 + 75) / 2)
     assert sigmoid_x100([-1000.0, 1000.0]) == pytest.approx(50)
-
-
-def test_ranking_accuracy_gives_no_credit_for_a_tie() -> None:
-    assert ranking_accuracy([-1.0, -2.0, -3.0, -1.0], [-2.0, -2.0, -1.0, -5.0]) == 0.5

@@ -31,4 +31,4 @@ def test_real_hh_rows_go_through_every_step(hh_slice: Path, tmp_path: Path) -> N
     assert len(generations) == 20
     assert generations["aligned_reward"].notna().all()
     assert "aligned_gold" not in generations  # the truth is known for the embedded sample only
-    assert "harmless-base" in project.clha("summary") or "Evaluation" in project.clha("summary")
+    assert "harmless-base" in json.loads((project.root / "metrics/evaluate.json").read_text())["aligned"]

@@ -7,9 +7,8 @@ import pytest
 import yaml
 
 from clha_core.errors import UserError
-from clha_core.params import load_params
+from clha_core.params import flatten, load_params
 from clha_core.presets import apply_preset, load_preset, merged, preset_names
-from clha_core.tracking.record import flatten
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = preset_names(ROOT / "presets")

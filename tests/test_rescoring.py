@@ -1,13 +1,13 @@
 """Scores equal a straightforward computation, one text at a time, for every architecture that presets name."""
 
-import pyarrow as pa
 import pytest
 import tiny
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from clha_core.data.tables import RESCORED_SCHEMA
 from clha_core.errors import UserError
-from clha_core.rescoring.rescore import RESCORED_SCHEMA, rank_candidates, rate_candidates
+from clha_core.rescoring.rescore import rank_candidates, rate_candidates
 from clha_core.rescoring.score import score_sequences
 from clha_core.rescoring.text_formats import reward_input_ids
 
@@ -79,12 +79,6 @@ def test_candidates_are_ranked_by_reward_with_their_sources() -> None:
 def test_ties_keep_the_chosen_response_first() -> None:
     (row,) = rank_candidates(ROWS[:1], [[1.0, 1.0, 1.0]]).to_pylist()
     assert row["sources"] == ["chosen", "rejected", "augmented"]
-
-
-def test_equal_rows_give_equal_tables() -> None:
-    rewards = [[0.1, 2.0, -1.0]]
-    assert rank_candidates(ROWS[:1], rewards).equals(rank_candidates(ROWS[:1], rewards))
-    assert isinstance(rank_candidates(ROWS[:1], rewards), pa.Table)
 
 
 @pytest.mark.parametrize(("value", "sentence"), [(float("nan"), "not finite"), (0.0, "the same score")])

@@ -2,7 +2,7 @@
 
 import pytest
 import tiny
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
@@ -36,12 +36,19 @@ def test_a_prompt_ends_where_the_response_begins() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(response=st.text(min_size=1, max_size=60))
+@example(response="a cat <eos> sat <pad>")  # what looks like a special token in data is text
 def test_every_complete_response_has_exactly_one_eos_at_its_end(response: str) -> None:
     encoded = encode_row(PLAIN, TURNS[:1], [response], prompt_format="hh", max_length=900, max_prompt_length=200)
     ids = encoded.response_ids[0]
     assert ids[-1] == PLAIN.eos_token_id
-    assert ids.count(PLAIN.eos_token_id) == 1 + response.count("<eos>")
+    assert ids.count(PLAIN.eos_token_id) == 1
     assert not encoded.truncated_responses
+
+
+def test_a_sentencepiece_like_tokenizer_gets_one_space_before_the_response_not_two() -> None:
+    made = tiny.sentencepiece_like_tokenizer()
+    encoded = encode_row(made, TURNS[:1], ["a cat sat"], **LENGTHS)
+    assert made.convert_ids_to_tokens(encoded.response_ids[0])[0] == "\u2581a"
 
 
 def test_a_truncated_response_has_no_false_eos_and_is_counted() -> None:

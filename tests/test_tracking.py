@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clha_core.digest import folder_digest
 from clha_core.errors import UserError
-from clha_core.tracking.lineage import FLOW_RUN_ID, folder_digest, locked_md5, origin_tags, project_home
+from clha_core.tracking.lineage import FLOW_RUN_ID, locked_md5, origin_tags, project_home
 from clha_core.tracking.mlflow_tracker import connect
 from clha_core.tracking.record import comparable_figures, run_name
 from clha_core.tracking.registry import judge
@@ -57,6 +58,7 @@ def test_a_workspace_inside_a_checkout_belongs_to_that_checkout(tmp_path: Path) 
     for folder in (tmp_path, inner):
         (folder / "dvc.yaml").touch()
     assert project_home(inner) == tmp_path
+    assert project_home(tmp_path) == tmp_path
 
 
 def test_md5s_are_read_from_the_lock(tmp_path: Path) -> None:

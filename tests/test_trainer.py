@@ -13,9 +13,9 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from clha_core import CLHAConfig, CLHATrainer, clha_loss
+from clha_core.digest import folder_digest
 from clha_core.errors import UserError
 from clha_core.tracking.interface import NullTracker
-from clha_core.tracking.lineage import folder_digest
 from clha_core.training.align import align, training_config
 from clha_core.training.logps import response_logps
 from clha_core.training.preference_data import PreferenceCollator, tokenize_preferences
@@ -140,6 +140,14 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
     torch.nn.init.constant_(subject.model.lm_head.weight, float("nan"))
     with pytest.raises(UserError, match="loss is nan at step 0"):
         subject.train()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"method": "simpo"}, {"logp_normalisation": "avg"}, {"remove_unused_columns": True}], ids=str
+)
+def test_a_setting_that_would_be_ignored_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        config(tmp_path, **wrong)
 
 
 class StopAfter(TrainerCallback):

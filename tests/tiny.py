@@ -58,6 +58,16 @@ def tokenizer(
     return made
 
 
+def sentencepiece_like_tokenizer() -> PreTrainedTokenizerFast:
+    """A BPE that puts a visible space in front of every text and of every word, as LLaMA's does."""
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    bpe.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<eos>"], show_progress=False)
+    bpe.train_from_iterator([TEXT], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>", unk_token="<unk>")
+
+
 def _sizes(made: PreTrainedTokenizerFast) -> dict[str, int | None]:
     return {
         **SIZES,

@@ -1,6 +1,6 @@
 """Preference rows as Parquet: the schema, a writer that holds few rows in memory, and a reader that checks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +20,8 @@ SCHEMA = pa.schema(
         "sources": pa.list_(pa.string()),  # of the responses: "chosen", "rejected", "augmented"
     }
 )
+# The ingested columns, with `responses` and `sources` ranked by `rewards`, best first.
+RESCORED_SCHEMA = SCHEMA.append(pa.field("rewards", pa.list_(pa.float64())))
 _ROWS_PER_BATCH = 2_000
 
 
@@ -95,6 +97,12 @@ def read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """All ingested rows of a file, as dictionaries; raises as `read_table` does."""
     return read_table(path).to_pylist()
+
+
+def labelled_pair(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The responses of an ingested row that people preferred and rejected."""
+    responses = dict(zip(row["sources"], row["responses"], strict=True))
+    return responses["chosen"], responses["rejected"]
 
 
 def read_batches(path: Path, schema: pa.Schema = SCHEMA) -> Iterator[pa.RecordBatch]:

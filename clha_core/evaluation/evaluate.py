@@ -1,5 +1,6 @@
 """One table of test prompts, what each system answers, and what that is worth."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from clha_core.data.tables import labelled_pair
+from clha_core.digest import folder_digest
 from clha_core.evaluation.generation import generate_responses
 from clha_core.models.loading import load_policy, load_reward_model, load_tokenizer, on_device
-from clha_core.models.reward_training import labelled_pair
 from clha_core.params import Params
 from clha_core.rescoring.rescore import rate_candidates
-from clha_core.tokenization import encode_prompt, encode_row, hh_prompt
+from clha_core.tokenization import HH_GENERATION_PROMPT, encode_prompt, encode_row, hh_prompt
 from clha_core.training.logps import response_logps
 from clha_core.training.preference_data import PreferenceCollator
 
@@ -32,6 +34,21 @@ def choose_rows(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return chosen[:count]
 
 
+def protocol(params: Params, table: pd.DataFrame, reward_folder: Path) -> dict[str, Any]:
+    """What two evaluations must share to be compared: the prompts, how they are answered, and who judges."""
+    prompts = hashlib.sha256("\0".join([*table["id"], *table["prompt"]]).encode()).hexdigest()
+    return {
+        "prompts": prompts,
+        "prompt_format": params.policy.prompt_format,
+        "max_prompt_length": params.policy.max_prompt_length,
+        "max_new_tokens": params.evaluate.max_new_tokens,
+        "judge": folder_digest(reward_folder),
+        "judge_text_format": params.reward_model.eval_text_format,
+        "judge_max_length": params.reward_model.max_length,
+        "judge_dtype": params.reward_model.dtype,
+    }
+
+
 class Evaluator:
     """Collects answers and rewards, system by system; only one policy is in memory at a time.
 
@@ -49,11 +66,10 @@ class Evaluator:
             reward_folder, dtype=reward.dtype, trust_remote_code=reward.trust_remote_code
         )
         self.reward_tokenizer = load_tokenizer(reward_folder, trust_remote_code=reward.trust_remote_code)
-        self.ranking_accuracies: dict[str, float] = {}
         self.columns: dict[str, list[Any]] = {
             "id": [row["id"] for row in rows],
             "subset": [row["subset"] for row in rows],
-            "prompt": [hh_prompt(row["prompt"]).removesuffix("\n\nAssistant:").strip() for row in rows],
+            "prompt": [hh_prompt(row["prompt"]).removesuffix(HH_GENERATION_PROMPT).strip() for row in rows],
             "human_chosen": [labelled_pair(row)[0] for row in rows],
         }
         self._judge("human_chosen", self.columns["human_chosen"], [True] * len(rows))
@@ -79,10 +95,10 @@ class Evaluator:
         self.columns[f"{name}_response"] = [answer.text for answer in answers]
         self.columns[f"{name}_finished"] = finished
         self._judge(name, self.columns[f"{name}_response"], finished)
-        self.ranking_accuracies[name] = self._ranking_accuracy(name, model, tokenizer)
+        self.columns[f"{name}_prefers_chosen"] = self._prefers_chosen(name, model, tokenizer)
 
     def table(self) -> pd.DataFrame:
-        """One row per prompt: `<system>_response`, `_finished`, `_reward`, and `_gold` on the embedded sample."""
+        """One row per prompt: `<system>_response`, `_finished`, `_reward`, `_prefers_chosen`, on the sample `_gold`."""
         return pd.DataFrame(self.columns)
 
     def _judge(self, name: str, responses: list[str], finished: list[bool]) -> None:
@@ -106,11 +122,11 @@ class Evaluator:
             ]
 
     @torch.inference_mode()
-    def _ranking_accuracy(self, name: str, model: Any, tokenizer: Any) -> float:
-        """Share of test pairs whose human-chosen response has the higher mean log-prob."""
+    def _prefers_chosen(self, name: str, model: Any, tokenizer: Any) -> list[bool]:
+        """Whether the human-chosen response of each row has the higher mean log-prob."""
         policy = self.params.policy
         collate = PreferenceCollator(tokenizer.pad_token_id)
-        correct = 0
+        preferred: list[bool] = []
         batch_size = max(1, self.params.evaluate.batch_size // 4)
         for start in tqdm(range(0, len(self.rows), batch_size), desc=f"{name}: rank labels"):
             encoded = [
@@ -131,6 +147,6 @@ class Evaluator:
                 ]
             )
             sums, lengths = response_logps(model, {key: value.to(model.device) for key, value in batch.items()})
-            means = (sums / lengths).view(-1, 2)
-            correct += int((means[:, 0] > means[:, 1]).sum())
-        return round(correct / len(self.rows), 6)
+            chosen, rejected = (sums / lengths).view(-1, 2).unbind(dim=1)
+            preferred += (chosen > rejected).tolist()
+        return preferred

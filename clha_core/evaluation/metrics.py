@@ -126,16 +126,6 @@ def sigmoid_x100(rewards: ArrayLike) -> float:
     return float(100 * expit(_finite(rewards)).mean())
 
 
-def ranking_accuracy(chosen_logps: ArrayLike, rejected_logps: ArrayLike) -> float:
-    """Share of the pairs whose chosen response has the strictly higher log-probability, both (n,).
-
-    Raises:
-        ValueError: arrays of different shape, empty, or not finite.
-    """
-    chosen, rejected = _paired(chosen_logps, rejected_logps)
-    return float(np.mean(chosen > rejected))
-
-
 def _check_texts(hypotheses: Sequence[str], references: Sequence[str]) -> None:
     if not hypotheses or len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses and {len(references)} references do not pair up")

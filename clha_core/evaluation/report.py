@@ -1,6 +1,6 @@
 """The evaluation as one HTML file that opens anywhere, offline."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from clha_core import plots
 from clha_core.errors import UserError
 from clha_core.evaluation.summary import HUMAN, TOTAL, gold_column, response_column, reward_column, systems_of
 from clha_core.evaluation.table import NOTHING, headline, label, with_interval
-from clha_core.params import Params
+from clha_core.params import Params, flatten
 from clha_core.report_page import write_page
 
+# What dvc.yaml names as parameters of the stage: others would be printed but not be kept up to date.
+SECTIONS = {"policy", "sft", "train", "evaluate"}
 MAX_CARDS = 500  # prompts shown side by side: some megabytes, which phones still open quickly
 COLOURS = (plots.GREY, plots.ORANGE, plots.BLUE, plots.PURPLE)
 HUMAN_COLOUR = plots.GREEN
@@ -59,7 +61,7 @@ def write_report(
         validation_curves=curves is not None and any(str(name).startswith("eval_") for name in curves),
         baseline=label(baseline, method),
         cards=list(_cards(rows, systems, baseline, method)),
-        parameters=list(_flatten(params.model_dump(mode="json", by_alias=True))),
+        parameters=list(flatten(params.model_dump(mode="json", include=SECTIONS))),
     )
 
 
@@ -112,6 +114,7 @@ def _subset_rows(metrics: dict[str, Any], systems: list[str], baseline: str, met
                 "sigmoid": f"{m['reward_sigmoid_x100']:.1f}",
                 "bleu": f"{m['bleu']:.1f}" if "bleu" in m else NOTHING,
                 "character_bleu": f"{m['character_bleu_reference']:.1f}" if "bleu" in m else NOTHING,
+                "ranking": f"{100 * m['ranking_accuracy']:.0f} %" if "ranking_accuracy" in m else NOTHING,
                 "finished": f"{100 * m['finished_share']:.0f} %" if "finished_share" in m else NOTHING,
                 "length": f"{m['length_chars']:.0f}",
             }
@@ -156,11 +159,3 @@ def _cards(rows: pd.DataFrame, systems: list[str], baseline: str, method: str) -
                 for system in [*systems, HUMAN]
             ],
         }
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", "null" if value is None else str(value)

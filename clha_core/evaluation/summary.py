@@ -22,7 +22,8 @@ def summarise(rows: pd.DataFrame, systems: Sequence[str], params: EvaluateParams
     Args:
         rows: a row per test prompt with the columns id, subset, human_chosen (text), human_chosen_reward, and
             for every system s: s_response, s_finished, s_reward (raw logit of the evaluation reward model)
-            and, where a gold reward exists, s_gold.
+            and, where they are known, s_gold (gold reward) and s_prefers_chosen (whether its likelihood ranks the
+            human-chosen response above the rejected one).
         systems: their names, in the order in which one was built on the other, for example base, sft, aligned.
 
     Returns:
@@ -87,6 +88,9 @@ def _system(group: pd.DataFrame, system: str, params: EvaluateParams) -> dict[st
         measures["bleu"] = metrics.corpus_bleu(responses.tolist(), references)
         measures["character_bleu_reference"] = metrics.character_bleu_reference(responses.tolist(), references)
         measures["finished_share"] = float(group[f"{system}_finished"].mean())
+    if f"{system}_prefers_chosen" in group:
+        preferred = group[f"{system}_prefers_chosen"].to_numpy(dtype=float)
+        measures |= _interval("ranking_accuracy", metrics.bootstrap_interval(preferred, **_bootstrap(params)))
     return measures
 
 

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 import clha_core.models.gpt_neox_reward  # noqa: F401  (registers the paper's reward model with the Auto classes)
+from clha_core.digest import folder_digest
 from clha_core.errors import UserError
 
 POINTER = "pointer.json"
@@ -45,9 +46,12 @@ def write_pointer(model: str, revision: str | None, out: Path) -> None:
     Raises:
         UserError: neither a folder nor reachable on the hub.
     """
-    pinned = None if Path(model).is_dir() else resolve_revision(model, revision)
+    if Path(model).is_dir():
+        # The digest makes other weights in the same folder another output, so that what follows runs again.
+        content = {"model": model, "revision": None, "digest": folder_digest(Path(model))}
+    else:
+        content = {"model": model, "revision": resolve_revision(model, revision)}
     out.mkdir(parents=True, exist_ok=True)
-    content = {"model": model, "revision": pinned}
     (out / POINTER).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +10,13 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
+from clha_core.data.tables import labelled_pair
+from clha_core.models.bare_training import bare_arguments
+from clha_core.models.loading import ModelSource
+from clha_core.padding import pad_right
 from clha_core.params import RewardModelParams
-from clha_core.rescoring.score import pad_right
 from clha_core.rescoring.text_formats import reward_input_ids
 from clha_core.tokenization import hh_prompt
-from clha_core.training.arguments import bare_arguments
 
 # Bradley-Terry leaves a reward's zero free, and adaptive SFT reads its sign: keep pairs centred (TRL's option).
 CENTRE_COEFFICIENT = 0.01
@@ -24,12 +25,6 @@ CENTRE_COEFFICIENT = 0.01
 def half_of(row: Mapping[str, Any]) -> int:
     """0 or 1 by the prompt: the two halves that the two reward models learn from share no prompt."""
     return hashlib.sha256(hh_prompt(row["prompt"]).encode()).digest()[0] % 2
-
-
-def labelled_pair(row: Mapping[str, Any]) -> tuple[str, str]:
-    """The responses that people preferred and rejected."""
-    responses = dict(zip(row["sources"], row["responses"], strict=True))
-    return responses["chosen"], responses["rejected"]
 
 
 class BradleyTerryTrainer(Trainer):
@@ -49,10 +44,11 @@ class BradleyTerryTrainer(Trainer):
 
 def train_reward_model(
     rows: Sequence[Mapping[str, Any]],
-    base: Path,
+    base: ModelSource,
     tokenizer: PreTrainedTokenizerBase,
     params: RewardModelParams,
     *,
+    text_format: str,
     seed: int,
     description: str,
 ) -> PreTrainedModel:
@@ -60,14 +56,22 @@ def train_reward_model(
 
     Args:
         rows: ingested rows (`prompt`, `responses`, `sources`).
-        base: checkpoint folder of the language model.
+        base: the language model.
         tokenizer: of that model.
     """
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, use_safetensors=True)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base.name,
+        revision=base.revision,
+        num_labels=1,
+        trust_remote_code=params.trust_remote_code,
+        use_safetensors=True,
+    )
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
     pairs = [
         [
-            reward_input_ids(tokenizer, row["prompt"], response, "hh", params.max_length)
+            reward_input_ids(tokenizer, row["prompt"], response, text_format, params.max_length)
             for response in labelled_pair(row)
         ]
         for row in rows

@@ -12,10 +12,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Trainer
 
+from clha_core.models.bare_training import bare_arguments
+from clha_core.padding import pad_right
 from clha_core.params import PolicyParams
-from clha_core.rescoring.score import pad_right
 from clha_core.tokenization import encode_row, hh_prompt
-from clha_core.training.arguments import bare_arguments
 
 PAD, EOS = "<pad>", "<eos>"
 

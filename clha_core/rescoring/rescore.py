@@ -5,12 +5,9 @@ from typing import Any
 import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from clha_core.data.tables import SCHEMA
+from clha_core.data.tables import RESCORED_SCHEMA
 from clha_core.rescoring.score import score_sequences
 from clha_core.rescoring.text_formats import reward_input_ids
-
-# The ingested columns, with `responses` and `sources` ranked by `rewards`, best first.
-RESCORED_SCHEMA = SCHEMA.append(pa.field("rewards", pa.list_(pa.float64())))
 
 
 def rate_candidates(

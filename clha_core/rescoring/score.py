@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from clha_core.errors import UserError
+from clha_core.padding import pad_right
 
 
 @torch.inference_mode()
@@ -35,6 +35,7 @@ def score_sequences(
     order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index]), index))
     scores = [0.0] * len(sequences)
     device = next(model.parameters()).device
+    configured_pad = model.config.pad_token_id
     with tqdm(total=len(sequences), desc=description, unit="text") as progress:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
@@ -46,6 +47,7 @@ def score_sequences(
             for index, score in zip(chosen, logits.float().view(-1).tolist(), strict=True):
                 scores[index] = score
             progress.update(len(chosen))
+    model.config.pad_token_id = configured_pad
     check_scores(scores)
     return scores
 
@@ -58,17 +60,6 @@ def unused_token_id(sequences: Sequence[list[int]]) -> int:
     """
     used = set().union(*sequences)
     return next(token for token in range(len(used) + 1) if token not in used)
-
-
-def pad_right(sequences: Sequence[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, both (sequences, longest)."""
-    width = max(map(len, sequences))
-    input_ids = torch.full((len(sequences), width), pad_token_id)
-    attention_mask = torch.zeros((len(sequences), width), dtype=torch.long)
-    for row, ids in enumerate(sequences):
-        input_ids[row, : len(ids)] = torch.tensor(ids)
-        attention_mask[row, : len(ids)] = 1
-    return input_ids, attention_mask
 
 
 def check_scores(scores: Sequence[float]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from clha_core.tokenization import Turn, adds_bos, chat_text, hh_prompt
+from clha_core.tokenization import Turn, adds_bos, chat_text, hh_prompt, plain_ids
 
 OASST_MARKERS = {"system": "<|system|>", "user": "<|prompter|>", "assistant": "<|assistant|>"}
 
@@ -28,7 +28,7 @@ def reward_input_ids(
     if text_format == "question_answer":
         return _pair_ids(tokenizer, hh_prompt(prompt), response, max_length)
     if text_format == "hh":
-        ids = tokenizer(hh_prompt(prompt) + " " + response, add_special_tokens=False)["input_ids"]
+        ids = plain_ids(tokenizer, hh_prompt(prompt) + " " + response)
         ids = [*ids, tokenizer.eos_token_id]
     elif text_format == "oasst":
         text = "".join(OASST_MARKERS[turn["role"]] + turn["content"] + tokenizer.eos_token for turn in turns)
@@ -36,9 +36,9 @@ def reward_input_ids(
     else:
         text = chat_text(tokenizer, turns, add_generation_prompt=False)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if adds_bos(tokenizer) and ids[0] != tokenizer.bos_token_id:
-        ids = [tokenizer.bos_token_id, *ids]
-    return ids[-max_length:]
+    bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+    ids = ids[1:] if bos and ids[0] == bos[0] else ids
+    return bos + ids[-(max_length - len(bos)) :]
 
 
 def _pair_ids(tokenizer: PreTrainedTokenizerBase, question: str, answer: str, max_length: int) -> list[int]:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from clha_core import paths
 from clha_core.data.tables import read_rows
-from clha_core.evaluation.evaluate import Evaluator, choose_rows
+from clha_core.evaluation.evaluate import Evaluator, choose_rows, protocol
 from clha_core.evaluation.report import write_report
 from clha_core.evaluation.summary import summarise
 from clha_core.params import Params
@@ -26,12 +26,13 @@ def run(params: Params, root: Path = Path()) -> None:
     for system, folder in SYSTEMS.items():
         evaluator.add_system(system, root / folder)
     table = evaluator.table()
-    metrics = summarise(table, list(SYSTEMS), params.evaluate) | {"ranking": evaluator.ranking_accuracies}
+    metrics = summarise(table, list(SYSTEMS), params.evaluate)
     out = root / paths.EVALUATION
     out.mkdir(parents=True, exist_ok=True)
     table.to_parquet(out / "generations.parquet", index=False)
     write_report(table, metrics, pd.read_csv(root / paths.TRAIN_CURVES), params, out)
     write_metrics(metrics, root / paths.EVALUATE_METRICS)
+    write_metrics(protocol(params, table, root / paths.EVAL_REWARD_MODEL), root / paths.EVALUATION_PROTOCOL)
 
     with run_of_model(params, root) as tracker:
         describe_evaluation(tracker, root)

@@ -9,19 +9,19 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from clha_core import paths
+from clha_core.digest import file_digest, folder_digest
 from clha_core.errors import UserError
 from clha_core.models.loading import load_policy, load_tokenizer
 from clha_core.params import Params
-from clha_core.tracking.lineage import JUDGE_DIGEST_TAG, folder_digest
+from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG
 from clha_core.tracking.mlflow_tracker import connect, find_run, run_link, run_of_model
 from clha_core.tracking.record import describe_evaluation
 from clha_core.tracking.registry import (
-    CANDIDATE,
     CHAMPION,
     GateResult,
     add_version,
     champion_of,
-    explain,
+    give_alias,
     judge,
     rewards_of_version,
     version_of,
@@ -60,8 +60,8 @@ def run(params: Params, root: Path = Path(), *, against_base: bool = False) -> R
     client = connect(root, params.registry.experiment)
     name = params.registry.model_name
     model_digest = folder_digest(model)
-    judge_digest = folder_digest(root / paths.EVAL_REWARD_MODEL)
-    recorded = _recorded_run(params, root, model_digest, judge_digest)
+    evaluation_digest = file_digest(root / paths.EVALUATION_PROTOCOL)
+    recorded = _recorded_run(params, root, model_digest, evaluation_digest)
 
     version = version_of(client, name, model_digest)
     new = version is None
@@ -73,27 +73,25 @@ def run(params: Params, root: Path = Path(), *, against_base: bool = False) -> R
     if champion is not None and champion.version == version.version:
         alias, reason = CHAMPION, "it was already"
     else:
-        gate = _gate(params, evaluation, None if against_base else champion, judge_digest)
-        alias, reason = (CHAMPION if gate.passed else CANDIDATE), gate.reason
-        client.set_registered_model_alias(name, alias, version.version)
-        explain(client, name, version.version, alias, gate)
+        gate = _gate(params, evaluation, None if against_base else champion, evaluation_digest)
+        alias, reason = give_alias(client, name, version.version, gate), gate.reason
     return Registration(name, version.version, alias, reason, recorded.info.run_id, run_link(recorded), new)
 
 
-def _recorded_run(params: Params, root: Path, model_digest: str, judge_digest: str) -> Run:
+def _recorded_run(params: Params, root: Path, model_digest: str, evaluation_digest: str) -> Run:
     """The run of this model with this evaluation; written from DVC's outputs where MLflow has never seen it."""
     found = find_run(params.registry.experiment, model_digest)
-    if found is not None and found.data.tags.get(JUDGE_DIGEST_TAG) == judge_digest:
+    if found is not None and found.data.tags.get(EVALUATION_DIGEST_TAG) == evaluation_digest:
         return found
     with run_of_model(params, root) as tracker:
         describe_evaluation(tracker, root)
         return tracker.run
 
 
-def _gate(params: Params, evaluation: Path, champion: ModelVersion | None, judge_digest: str) -> GateResult:
+def _gate(params: Params, evaluation: Path, champion: ModelVersion | None, evaluation_digest: str) -> GateResult:
     table = pd.read_parquet(evaluation / "generations.parquet")
     if champion is None:
         return judge(table, table.set_index("id")["base_reward"], "the base", params.evaluate)
     with tempfile.TemporaryDirectory() as scratch:
-        rewards = rewards_of_version(champion, judge_digest, Path(scratch))
+        rewards = rewards_of_version(champion, evaluation_digest, Path(scratch))
     return judge(table, rewards, f"champion version {champion.version}", params.evaluate)

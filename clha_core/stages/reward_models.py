@@ -5,7 +5,7 @@ from typing import Any
 
 from clha_core import paths
 from clha_core.data.tables import read_rows
-from clha_core.models.loading import load_reward_model, load_tokenizer, write_pointer
+from clha_core.models.loading import follow_pointer, load_reward_model, load_tokenizer, write_pointer
 from clha_core.params import Params
 from clha_core.stages.context import prepare_torch, write_metrics
 
@@ -26,21 +26,27 @@ def run(params: Params, root: Path = Path()) -> None:
     metrics = {}
     for folder, model, revision, text_format, half in models:
         if model == "scratch":
-            _train(params, root, root / folder, half)
+            _train(params, root, root / folder, text_format, half)
         else:
             write_pointer(model, revision, root / folder)
         metrics[folder.name] = {"label_agreement": _label_agreement(params, root / folder, text_format, validation)}
     write_metrics(metrics, root / paths.REWARD_MODEL_METRICS)
 
 
-def _train(params: Params, root: Path, out: Path, half: int) -> None:
+def _train(params: Params, root: Path, out: Path, text_format: str, half: int) -> None:
     from clha_core.models.reward_training import half_of, train_reward_model
 
     base = root / paths.BASE_MODEL
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_tokenizer(base, trust_remote_code=params.reward_model.trust_remote_code)
     rows = [row for row in read_rows(root / paths.INGESTED / "train.parquet") if half_of(row) == half]
     model = train_reward_model(
-        rows, base, tokenizer, params.reward_model, seed=params.reward_model.seed + half, description=out.name
+        rows,
+        follow_pointer(base),
+        tokenizer,
+        params.reward_model,
+        text_format=text_format,
+        seed=params.reward_model.seed + half,
+        description=out.name,
     )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

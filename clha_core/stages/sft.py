@@ -5,14 +5,12 @@ from pathlib import Path
 from datasets import Dataset
 
 from clha_core import paths
-from clha_core.data.tables import read_rows
+from clha_core.data.tables import labelled_pair, read_rows
 from clha_core.models.loading import load_policy, load_tokenizer
-from clha_core.models.reward_training import labelled_pair
 from clha_core.params import Params
 from clha_core.stages.context import prepare_torch
 from clha_core.tracking.interface import NullTracker
-from clha_core.tracking.lineage import folder_digest
-from clha_core.training.align import align, run_folder, training_config
+from clha_core.training.align import TRAINED_DTYPE, align, run_folder, training_config
 
 
 def labelled_rows(path: Path) -> Dataset:
@@ -29,10 +27,10 @@ def run(params: Params, root: Path = Path()) -> None:
     prepare_torch(params, params.sft.seed)
     ingested = root / paths.INGESTED
     base = root / paths.BASE_MODEL
-    identity = (params.sft.model_dump(), params.policy.model_dump(), folder_digest(base), folder_digest(ingested))
-    config = training_config(params.sft, params.policy, run_folder(root / paths.SCRATCH, "sft", *identity))
+    checkpoints = run_folder(root / paths.SCRATCH, "sft", params, params.sft, base, ingested)
+    config = training_config(params.sft, params.policy, checkpoints)
     align(
-        load_policy(base, dtype=params.policy.dtype, trust_remote_code=params.policy.trust_remote_code),
+        load_policy(base, dtype=TRAINED_DTYPE, trust_remote_code=params.policy.trust_remote_code),
         load_tokenizer(base, trust_remote_code=params.policy.trust_remote_code),
         labelled_rows(ingested / "train.parquet"),
         labelled_rows(ingested / "validation.parquet"),

@@ -6,16 +6,16 @@ from pathlib import Path
 from datasets import Dataset
 
 from clha_core import paths
-from clha_core.data.tables import read_table
+from clha_core.data.tables import RESCORED_SCHEMA, read_table
+from clha_core.digest import folder_digest
 from clha_core.models.loading import load_policy, load_tokenizer
 from clha_core.params import Params
-from clha_core.rescoring.rescore import RESCORED_SCHEMA
 from clha_core.stages.context import is_main_process, prepare_torch, write_metrics
 from clha_core.tracking.interface import NullTracker
-from clha_core.tracking.lineage import MODEL_DIGEST_TAG, folder_digest
-from clha_core.tracking.mlflow_tracker import new_run
+from clha_core.tracking.lineage import MODEL_DIGEST_TAG
+from clha_core.tracking.mlflow_tracker import training_run
 from clha_core.tracking.record import describe_training
-from clha_core.training.align import align, run_folder, training_config
+from clha_core.training.align import TRAINED_DTYPE, align, run_folder, training_config
 
 
 def run(params: Params, root: Path = Path()) -> None:
@@ -24,13 +24,13 @@ def run(params: Params, root: Path = Path()) -> None:
     rescored = root / paths.RESCORED
     start = root / {"base": paths.BASE_MODEL, "sft": paths.SFT_MODEL}[params.train.start_from]
     out = root / paths.ALIGNED_MODEL
-    identity = (params.train.model_dump(), params.policy.model_dump(), folder_digest(start), folder_digest(rescored))
-    config = training_config(params.train, params.policy, run_folder(root / paths.SCRATCH, "train", *identity))
-    recorded = new_run(params, root) if is_main_process() else nullcontext(NullTracker())
+    checkpoints = run_folder(root / paths.SCRATCH, "train", params, params.train, start, rescored)
+    config = training_config(params.train, params.policy, checkpoints)
+    recorded = training_run(params, root, checkpoints) if is_main_process() else nullcontext(NullTracker())
     with recorded as tracker:
         describe_training(tracker, params, root)
         outcome = align(
-            load_policy(start, dtype=params.policy.dtype, trust_remote_code=params.policy.trust_remote_code),
+            load_policy(start, dtype=TRAINED_DTYPE, trust_remote_code=params.policy.trust_remote_code),
             load_tokenizer(start, trust_remote_code=params.policy.trust_remote_code),
             Dataset(read_table(rescored / "train.parquet", RESCORED_SCHEMA)),
             Dataset(read_table(rescored / "validation.parquet", RESCORED_SCHEMA)),

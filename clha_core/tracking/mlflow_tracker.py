@@ -17,9 +17,10 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from clha_core import paths
+from clha_core.digest import folder_digest
 from clha_core.errors import UserError
 from clha_core.params import Params
-from clha_core.tracking.lineage import MODEL_DIGEST_TAG, folder_digest, project_home
+from clha_core.tracking.lineage import MODEL_DIGEST_TAG, project_home
 from clha_core.tracking.record import rebuild_record, run_name
 
 PARAMS_PER_REQUEST = 100  # MLflow's limit for one batch
@@ -86,11 +87,23 @@ def connect(root: Path, experiment: str) -> MlflowClient:
 
 
 @contextmanager
-def new_run(params: Params, root: Path) -> Iterator[MlflowTracker]:
-    """A run of its own for one training, with system metrics; it is marked failed when the block raises."""
+def training_run(params: Params, root: Path, checkpoints: Path) -> Iterator[MlflowTracker]:
+    """One run for one training, with system metrics; it is marked failed when the block raises.
+
+    A training that goes on from `checkpoints` after a crash goes on in the run that it began.
+    """
     connect(root, params.registry.experiment)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
-    with mlflow.start_run(run_name=run_name(params), log_system_metrics=True) as run:
+    note = checkpoints / "mlflow_run_id"
+    begun = note.read_text(encoding="utf-8") if note.exists() else None
+    known = begun is not None and mlflow.search_runs(
+        experiment_names=[params.registry.experiment],
+        filter_string=f"attributes.run_id = '{begun}'",
+        output_format="list",
+    )
+    with mlflow.start_run(run_id=begun if known else None, run_name=run_name(params), log_system_metrics=True) as run:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        note.write_text(run.info.run_id, encoding="utf-8")
         yield MlflowTracker(run)
 
 
@@ -103,13 +116,25 @@ def run_of_model(params: Params, root: Path) -> Iterator[MlflowTracker]:
     """
     found = find_run(params.registry.experiment, folder_digest(root / paths.ALIGNED_MODEL))
     if found is not None:
-        with mlflow.start_run(run_id=found.info.run_id, log_system_metrics=False) as run:
+        with reopened_run(found.info.run_id) as run:
             yield MlflowTracker(run)
     else:
         with mlflow.start_run(run_name=run_name(params), log_system_metrics=False) as run:
             tracker = MlflowTracker(run)
             rebuild_record(tracker, params, root)
             yield tracker
+
+
+@contextmanager
+def reopened_run(run_id: str) -> Iterator[Run]:
+    """A finished run, active again; afterwards its status and end are what they were, whatever happened meanwhile."""
+    client = MlflowClient()
+    before = client.get_run(run_id).info
+    try:
+        with mlflow.start_run(run_id=run_id, log_system_metrics=False) as run:
+            yield run
+    finally:
+        client.set_terminated(run_id, before.status, before.end_time)
 
 
 def find_run(experiment: str, model_digest: str) -> Run | None:

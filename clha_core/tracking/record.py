@@ -1,26 +1,17 @@
 """What is recorded of a training and of its evaluation, whoever the tracker is."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from clha_core import paths
-from clha_core.params import Params
+from clha_core.digest import file_digest, folder_digest
+from clha_core.params import Params, flatten
 from clha_core.tracking.interface import Tracker
-from clha_core.tracking.lineage import JUDGE_DIGEST_TAG, MODEL_DIGEST_TAG, folder_digest, locked_md5, origin_tags
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested keys joined by dots, as `dvc exp run -S` writes them."""
-    for key, value in values.items():
-        name = f"{prefix}.{key}" if prefix else key
-        if isinstance(value, Mapping):
-            yield from flatten(value, name)
-        else:
-            yield name, value
+from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG, MODEL_DIGEST_TAG, locked_md5, origin_tags
 
 
 def run_name(params: Params) -> str:
@@ -67,7 +58,7 @@ def describe_evaluation(tracker: Tracker, root: Path) -> None:
     tracker.log_artifact(root / paths.RESCORE_REPORT, "rescore")
     tracker.log_artifact(root / paths.TRAIN_CURVES, "curves")
     tracker.log_artifact(root / paths.SFT_CURVES, "curves")
-    tracker.set_tags({JUDGE_DIGEST_TAG: folder_digest(root / paths.EVAL_REWARD_MODEL)})
+    tracker.set_tags({EVALUATION_DIGEST_TAG: file_digest(root / paths.EVALUATION_PROTOCOL)})
 
 
 def rebuild_record(tracker: Tracker, params: Params, root: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import huggingface_hub
@@ -16,9 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clha_core.evaluation.metrics import Interval, paired_bootstrap_difference
 from clha_core.params import EvaluateParams
-from clha_core.tracking.lineage import JUDGE_DIGEST_TAG, MODEL_DIGEST_TAG
+from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG, MODEL_DIGEST_TAG
+from clha_core.tracking.mlflow_tracker import reopened_run
 
 CHAMPION, CANDIDATE = "champion", "candidate"
+SERVED_WITH = ("torch", "transformers", "accelerate")
 GENERATIONS = "evaluation/generations.parquet"
 
 
@@ -67,14 +70,21 @@ def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
     """The version with the alias champion, if there is one."""
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if is_absent(error):
+            return None
+        raise
 
 
-def rewards_of_version(version: ModelVersion, judge_digest: str, scratch: Path) -> pd.Series | None:
-    """Per-prompt rewards of a registered version, if the same evaluation reward model gave them."""
+def is_absent(error: MlflowException) -> bool:
+    """Whether a request failed because the model or alias does not exist, and not because the server is in trouble."""
+    return error.error_code == "RESOURCE_DOES_NOT_EXIST" or "not found" in str(error)
+
+
+def rewards_of_version(version: ModelVersion, evaluation_digest: str, scratch: Path) -> pd.Series | None:
+    """Per-prompt rewards of a registered version, if it was evaluated by the same protocol."""
     run = mlflow.get_run(version.run_id)
-    if run.data.tags.get(JUDGE_DIGEST_TAG) != judge_digest:
+    if run.data.tags.get(EVALUATION_DIGEST_TAG) != evaluation_digest:
         return None
     local = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=GENERATIONS, dst_path=str(scratch))
     table = pd.read_parquet(local, columns=["id", "aligned_reward"])
@@ -83,10 +93,7 @@ def rewards_of_version(version: ModelVersion, judge_digest: str, scratch: Path) 
 
 def version_of(client: MlflowClient, name: str, model_digest: str) -> ModelVersion | None:
     """The version that holds exactly this model, so that registering twice adds nothing."""
-    try:
-        versions = client.search_model_versions(f"name = '{name}' and tags.`{MODEL_DIGEST_TAG}` = '{model_digest}'")
-    except MlflowException:
-        return None
+    versions = client.search_model_versions(f"name = '{name}' and tags.`{MODEL_DIGEST_TAG}` = '{model_digest}'")
     return max(versions, key=lambda version: int(version.version), default=None)
 
 
@@ -94,19 +101,19 @@ def add_version(
     run: Run, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model_digest: str
 ) -> ModelVersion:
     """Log a model to its training run in MLflow's transformers flavour and register it."""
-    with mlflow.start_run(run_id=run.info.run_id, log_system_metrics=False), no_hub():
+    with reopened_run(run.info.run_id), no_hub():
         info = mlflow.transformers.log_model(
             {"model": model, "tokenizer": tokenizer},
             name="model",
             task="text-generation",
             # Named, because guessing them starts a process that imports more than is installed.
-            pip_requirements=["torch", "transformers", "accelerate"],
+            pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in SERVED_WITH],
             registered_model_name=name,
         )
     client = MlflowClient()
-    version = str(info.registered_model_version)
-    client.set_model_version_tag(name, version, MODEL_DIGEST_TAG, model_digest)
-    return client.get_model_version(name, version)
+    number = str(info.registered_model_version)
+    client.set_model_version_tag(name, number, MODEL_DIGEST_TAG, model_digest)
+    return client.get_model_version(name, number)
 
 
 @contextmanager
@@ -120,11 +127,20 @@ def no_hub() -> Iterator[None]:
         huggingface_hub.constants.HF_HUB_OFFLINE = before
 
 
-def explain(client: MlflowClient, name: str, version: str, alias: str, gate: GateResult) -> None:
-    """Write on the version why it has its alias."""
+def give_alias(client: MlflowClient, name: str, number: str, gate: GateResult) -> str:
+    """Make a version champion or candidate, by the gate, and write on it why.
+
+    Returns:
+        The alias.
+    """
+    alias = CHAMPION if gate.passed else CANDIDATE
+    client.set_registered_model_alias(name, alias, number)
+    if gate.passed and client.get_model_version(name, number).aliases.count(CANDIDATE):
+        client.delete_registered_model_alias(name, CANDIDATE)
     tags = {"gate.alias": alias, "gate.opponent": gate.opponent, "gate.reason": gate.reason}
     if gate.difference is not None:
         interval = gate.difference
         tags |= {"gate.difference": f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"}
     for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, value)
+        client.set_model_version_tag(name, number, key, value)
+    return alias

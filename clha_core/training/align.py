@@ -1,7 +1,6 @@
 """One training from parameters: the arguments, the run folder that survives a crash, the best checkpoint."""
 
 import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,16 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint
 
-from clha_core.params import OptimParams, PolicyParams, TrainParams
+from clha_core import losses, tokenization
+from clha_core.digest import file_digest, folder_digest
+from clha_core.params import OptimParams, Params, PolicyParams, TrainParams
 from clha_core.tracking.interface import Tracker
 from clha_core.training.config import CLHAConfig
-from clha_core.training.curves import TrackingCallback, write_curves
+from clha_core.training.curves import EvaluateLast, TrackingCallback, write_curves
 from clha_core.training.trainer import CLHATrainer
+
+# Weights are trained in fp32 and autocast to policy.dtype: the steps of AdamW are lost in bf16's eight bits.
+TRAINED_DTYPE = "float32"
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,16 @@ def training_config(optim: OptimParams, policy: PolicyParams, output_dir: Path) 
     )
 
 
-def run_folder(scratch: Path, name: str, *identity: object) -> Path:
-    """A folder for checkpoints that belongs to exactly this training: same parameters, data and starting weights."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+def run_folder(scratch: Path, name: str, params: Params, optim: OptimParams, start: Path, data: Path) -> Path:
+    """A folder for checkpoints that belongs to exactly this training.
+
+    Its name tells apart parameters, launcher, starting weights, data and this package's code: what a bug left behind
+    is not taken up by the code that mended it.
+    """
+    parts = [section.model_dump_json() for section in (optim, params.policy, params.runtime)]
+    parts += [folder_digest(folder) for folder in (start, data, Path(__file__).parent)]
+    parts += [file_digest(Path(module.__file__ or "")) for module in (losses, tokenization)]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return scratch / "trainings" / f"{name}-{digest[:16]}"
 
 
@@ -94,7 +105,12 @@ def align(
     model is written.
     """
     trainer = CLHATrainer(
-        model, config, train, validation, processing_class=tokenizer, callbacks=[TrackingCallback(tracker)]
+        model,
+        config,
+        train,
+        validation,
+        processing_class=tokenizer,
+        callbacks=[TrackingCallback(tracker), EvaluateLast()],
     )
     run = Path(str(config.output_dir))
     checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None

@@ -5,6 +5,10 @@ from typing import Any, Literal
 
 from transformers import TrainingArguments
 
+from clha_core.errors import UserError
+
+METHODS = ("clha", "sft", "pro")
+
 
 @dataclass
 class CLHAConfig(TrainingArguments):
@@ -37,3 +41,16 @@ class CLHAConfig(TrainingArguments):
     report_to: Any = field(default="none", metadata={"help": "Integrations of transformers to report to."})
     learning_rate: float = field(default=5e-6, metadata={"help": "Peak learning rate of AdamW."})
     num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the data."})
+
+    def __post_init__(self) -> None:
+        """Refuse what a typo or a habit would otherwise turn into another training than was meant."""
+        super().__post_init__()
+        for name, allowed in (
+            ("method", METHODS),
+            ("logp_normalisation", ("mean", "sum")),
+            ("prompt_format", ("hh", "chat_template")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"CLHAConfig: {name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
+        if self.remove_unused_columns:
+            raise UserError("CLHAConfig: remove_unused_columns must stay off, the loss needs those columns.")

@@ -31,6 +31,17 @@ class TrackingCallback(TrainerCallback):
             self.tracker.log_metrics(numbers, step=state.global_step)
 
 
+class EvaluateLast(TrainerCallback):
+    """Looks at validation after the last step too, so that it may be the best checkpoint."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+        return control
+
+
 def write_curves(log_history: list[dict[str, float]], out: Path) -> None:
     """One CSV row per step with all that was logged at it; clock figures are left out."""
     rows: dict[int, dict[str, float]] = {}
