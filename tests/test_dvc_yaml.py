@@ -1,10 +1,12 @@
 """dvc.yaml names the files that the stages really use, and every parameter that they read."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from project import Project
 
 from clha_core import paths
 from clha_core.cli import STAGES
@@ -91,3 +93,9 @@ def test_every_parameter_of_the_graph_is_in_params_yaml() -> None:
             value = params
             for key in dotted.split("."):
                 value = value[key]
+
+
+def test_the_committed_lock_is_true(tmp_path: Path) -> None:
+    """Without any data, from git alone: code, parameters and dvc.lock of the last commit belong together."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, tmp_path / "clone"], check=True)
+    assert "up to date" in Project(tmp_path / "clone").dvc("repro", "--allow-missing", "--dry")
