@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from clha_core import paths
 from clha_core.errors import UserError
 from clha_core.params import Params, flatten
@@ -61,7 +63,14 @@ class Workspace:
             UserError: the commit's params.yaml has other keys than the flow knows.
         """
         values = dict(flatten(params.model_dump(mode="json", by_alias=True)))
-        rewrite_params(self.root / paths.PARAMS, values, "the form (are the flow's parameters committed?)")
+        file = self.root / paths.PARAMS
+        committed = dict(flatten(yaml.safe_load(file.read_text(encoding="utf-8"))))
+        for key in values:
+            if key not in committed:
+                raise UserError(
+                    f"params.yaml of the last commit has no {key}: commit your changes, then start the run again."
+                )
+        rewrite_params(file, values, "the form")
 
     def link_local_inputs(self, params: Params) -> list[str]:
         """Make data and models that params name by a relative path, and that git does not have, reachable.
