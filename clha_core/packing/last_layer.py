@@ -1,0 +1,30 @@
+"""A last decoder layer that computes only what is read.
+
+The last hidden states of most prompt tokens are read by nobody: no layer follows, and only the last prompt token
+predicts something. So the feed-forward half of the last layer, and the final norm after it, need no more rows than the
+scored ones: half of them at HH's lengths.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+# Architectures (config.model_type) whose decoder layer is x + attention(norm(x)), then x + feed_forward(norm(x)).
+STANDARD = {"llama", "mistral", "qwen2", "qwen3"}
+
+
+def last_layer(body: nn.Module) -> nn.Module | None:
+    """The last decoder layer of a model that has the standard layers, else None."""
+    return body.layers[-1] if body.config.model_type in STANDARD else None  # type: ignore[union-attr, index, return-value]
+
+
+def trimmed(layer: nn.Module, kept: Tensor) -> Callable[..., Tensor]:
+    """The layer's forward for the rows `kept` (K,): (1, T, width) to (1, K, width)."""
+
+    def forward(hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **kwargs)
+        rows = (hidden_states + attended).index_select(1, kept)
+        return rows + layer.mlp(layer.post_attention_layernorm(rows))
+
+    return forward
