@@ -85,7 +85,7 @@ def test_absent_slots_change_nothing(name: str, seed: int, rows: int, n: int, ex
 
 
 @every_loss
-@pytest.mark.parametrize("junk", [0.0, 1e30, -1e30])
+@pytest.mark.parametrize("junk", [0.0, 1e30, -1e30, math.nan])
 @given(**shapes)
 def test_absent_slots_get_no_gradient(name: str, junk: float, seed: int, rows: int, n: int) -> None:
     batch = random_batch(seed, rows, n)
