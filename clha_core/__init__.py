@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clha_core.losses import CLHALoss as CLHALoss
+    from clha_core.losses import ORPOLoss as ORPOLoss
+    from clha_core.losses import Totals as Totals
+    from clha_core.losses import batch_totals as batch_totals
     from clha_core.losses import clha_loss as clha_loss
+    from clha_core.losses import dpo_loss as dpo_loss
+    from clha_core.losses import ipo_loss as ipo_loss
+    from clha_core.losses import orpo_loss as orpo_loss
     from clha_core.losses import pro_loss as pro_loss
+    from clha_core.losses import reward_gap_at_quantile as reward_gap_at_quantile
+    from clha_core.losses import rrhf_loss as rrhf_loss
+    from clha_core.losses import sft_loss as sft_loss
+    from clha_core.losses import simpo_loss as simpo_loss
     from clha_core.training.config import CLHAConfig as CLHAConfig
     from clha_core.training.trainer import CLHATrainer as CLHATrainer
 
@@ -17,10 +27,36 @@ _HOMES = {
     "CLHAConfig": "clha_core.training.config",
     "CLHALoss": "clha_core.losses",
     "CLHATrainer": "clha_core.training.trainer",
+    "ORPOLoss": "clha_core.losses",
+    "Totals": "clha_core.losses",
+    "batch_totals": "clha_core.losses",
     "clha_loss": "clha_core.losses",
+    "dpo_loss": "clha_core.losses",
+    "ipo_loss": "clha_core.losses",
+    "orpo_loss": "clha_core.losses",
     "pro_loss": "clha_core.losses",
+    "reward_gap_at_quantile": "clha_core.losses",
+    "rrhf_loss": "clha_core.losses",
+    "sft_loss": "clha_core.losses",
+    "simpo_loss": "clha_core.losses",
 }
-__all__ = ["CLHAConfig", "CLHALoss", "CLHATrainer", "clha_loss", "pro_loss"]
+__all__ = [
+    "CLHAConfig",
+    "CLHALoss",
+    "CLHATrainer",
+    "ORPOLoss",
+    "Totals",
+    "batch_totals",
+    "clha_loss",
+    "dpo_loss",
+    "ipo_loss",
+    "orpo_loss",
+    "pro_loss",
+    "reward_gap_at_quantile",
+    "rrhf_loss",
+    "sft_loss",
+    "simpo_loss",
+]
 
 
 def __getattr__(name: str) -> Any:

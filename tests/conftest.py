@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import settings
 
 from clha_core.params import Params, parse_params
+
+# A first call imports and compiles; on a busy machine any call can be slow.
+settings.register_profile("clha", deadline=None)
+settings.load_profile("clha")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -39,7 +39,8 @@ def imports_of(path: Path) -> set[Path]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    files = {Path(*name.split(".")).with_suffix(".py") for name in names if name.startswith("clha_core.")}
+    modules = [Path(*name.split(".")) for name in names if name.startswith("clha_core.")]
+    files = {file for module in modules for file in (module.with_suffix(".py"), module / "__init__.py")}
     return {file for file in files if (ROOT / file).exists()}
 
 

@@ -82,8 +82,9 @@ def run_folder(scratch: Path, name: str, params: Params, optim: OptimParams, sta
     is not taken up by the code that mended it.
     """
     parts = [section.model_dump_json() for section in (optim, params.policy, params.runtime)]
-    parts += [folder_digest(folder) for folder in (start, data, Path(__file__).parent)]
-    parts += [file_digest(Path(module.__file__ or "")) for module in (losses, tokenization)]
+    code = (Path(__file__).parent, Path(losses.__file__).parent)
+    parts += [folder_digest(folder) for folder in (start, data, *code)]
+    parts += [file_digest(Path(tokenization.__file__))]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return scratch / "trainings" / f"{name}-{digest[:16]}"
 
