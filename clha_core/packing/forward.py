@@ -15,9 +15,10 @@ from clha_core.packing.trees import TreePack
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:
     """The language model itself, inside what wraps it: accelerate, DDP, FSDP, and peft's adapters."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner: Any = model
+    while hasattr(inner, "module"):
+        inner = inner.module
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
 def token_logps(model: nn.Module, pack: TreePack) -> Tensor:
@@ -30,7 +31,7 @@ def token_logps(model: nn.Module, pack: TreePack) -> Tensor:
     body, head = language_model.base_model, language_model.get_output_embeddings()
     last = last_layer(body)
 
-    def forward(pack: TreePack) -> Tensor:
+    def forward(**_: Any) -> Tensor:  # peft fills in arguments of its own
         with redirected(last, trimmed(last, pack.kept)) if last is not None else nullcontext():
             states = body(
                 input_ids=pack.input_ids,
@@ -46,7 +47,7 @@ def token_logps(model: nn.Module, pack: TreePack) -> Tensor:
             return head(states[pack.read])
 
     with redirected(language_model, forward):
-        return model(pack)
+        return model(input_ids=pack.input_ids)
 
 
 def sums(token_values: Tensor, pack: TreePack) -> Tensor:
@@ -62,7 +63,7 @@ def redirected(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]
     to be called past them.
     """
     before = module.__dict__.get("forward")
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
