@@ -6,10 +6,13 @@ from pathlib import Path
 
 import tiny
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers import set_seed
 
 from clha_core import CLHAConfig, CLHATrainer
+from clha_core.training.align import last_checkpoint
 
 
 def main() -> None:
@@ -17,6 +20,7 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     out = Path(settings.pop("out"))
     rows = tiny.random_rows(settings.pop("rows"), n=3, seed=5)
+    sharded = settings.pop("sharded", False)
     rows[2] = tiny.random_rows(1, n=2, seed=6)[0]  # a ragged row
     torch.set_num_threads(1)
     args = CLHAConfig(
@@ -29,12 +33,14 @@ def main() -> None:
         max_prompt_length=64,
         **settings,
     )
+    if sharded:  # accelerate offers FSDP for accelerators only; below that choice it works on the CPU too
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     set_seed(1)
     tokenizer = tiny.tokenizer()
     data = Dataset.from_list(rows)
     trainer = CLHATrainer(tiny.llama(tokenizer), args, data, data.select(range(6)), processing_class=tokenizer)
-    resumed = (out / "run").is_dir() and any((out / "run").glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=resumed or None)
+    checkpoint = last_checkpoint(out / "run")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     own = sum(
         (parameter.to_local() if hasattr(parameter, "to_local") else parameter).numel()
         for parameter in trainer.model.parameters()
