@@ -56,6 +56,8 @@ class Project:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DVC_NO_ANALYTICS": "1",
             "OMP_NUM_THREADS": "1",
+            # A training in small may be over before the first sample of the default interval.
+            "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.2",
         }
 
     def run(self, *command: str, check: bool = True) -> str:

@@ -24,7 +24,7 @@ from clha_core.tracking.lineage import MODEL_DIGEST_TAG, project_home
 from clha_core.tracking.record import rebuild_record, run_name
 
 PARAMS_PER_REQUEST = 100  # MLflow's limit for one batch
-SYSTEM_METRICS_SECONDS = 2
+SYSTEM_METRICS_SECONDS = "2"
 
 # Remarks on its tables, and on hub pages that a model of ours does not have.
 for _chatty in ("mlflow.store.db.utils", "mlflow.transformers", "alembic"):
@@ -93,7 +93,7 @@ def training_run(params: Params, root: Path, checkpoints: Path) -> Iterator[Mlfl
     A training that goes on from `checkpoints` after a crash goes on in the run that it began.
     """
     connect(root, params.registry.experiment)
-    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+    os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", SYSTEM_METRICS_SECONDS)
     note = checkpoints / "mlflow_run_id"
     begun = note.read_text(encoding="utf-8") if note.exists() else None
     known = begun is not None and mlflow.search_runs(
