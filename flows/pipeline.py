@@ -38,7 +38,7 @@ def run_stage(stage: str, workspace: Workspace) -> State[None]:
     return Completed(name=CACHED, message="nothing changed; outputs from DVC's cache")
 
 
-@task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
+@task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False, log_prints=True)
 def register(params: Params, workspace: Workspace) -> str:
     """Put the model into MLflow's registry; champion only if it passes the gate. Never cached.
 

@@ -1,5 +1,10 @@
-"""A checkout of its own for every flow run, so that runs meet neither each other nor what the user is editing."""
+"""A clone of its own for every flow run, so that runs meet neither each other nor what the user is editing.
 
+Not a git worktree: worktrees share the references that DVC works with while it saves an experiment (refs/exps/exec),
+and DVC's lock is one for each checkout, so that two of them at once take each other's away.
+"""
+
+import os
 import re
 import shutil
 import subprocess
@@ -21,7 +26,7 @@ NOT_COMMITTED_BY_HAND = {"params.yaml", "dvc.lock"}
 
 @dataclass(frozen=True)
 class Workspace:
-    """The checkout of one run; `home` is the user's own."""
+    """The clone of one run; `home` is the user's own checkout."""
 
     home: Path
     root: Path
@@ -32,15 +37,19 @@ class Workspace:
         return not self.root.exists()
 
     def create(self) -> None:
-        """Check the last commit out, next to the user's DVC cache, with what DVC already has of it.
+        """Clone the last commit, next to the user's DVC cache, with what DVC already has of it.
 
         Raises:
             UserError: `home` is no git repository with a commit, or DVC cannot be used in it.
         """
-        # No hooks: those of the user's checkout are not meant for this one.
-        git = ["git", "-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach"]
-        _run([*git, str(self.root), "HEAD"], self.home)
+        commit = _run(["git", "rev-parse", "--verify", "HEAD^{commit}"], self.home).strip()
+        # No hooks: those of the user's checkout are not meant for this one. No `origin`: nothing is pushed from here.
+        settings = {"core.hooksPath": os.devnull, **self._identity()}
+        options = [f"--config={key}={value}" for key, value in settings.items()]
+        clone = ["git", "clone", "--quiet", "--no-checkout", "--origin", "checkout", *options]
         try:
+            _run([*clone, str(self.home), str(self.root)], self.home)
+            _run(["git", "checkout", "--quiet", "--detach", commit], self.root)
             local = self.home / ".dvc" / "config.local"  # may say how files leave the cache (cache.type)
             if local.exists():
                 shutil.copy2(local, self.root / ".dvc" / "config.local")
@@ -48,8 +57,13 @@ class Workspace:
             _dvc(self.root, "config", "--local", "cache.dir", str(cache))
             _dvc(self.root, "checkout", "--quiet", "--allow-missing")
         except BaseException:  # half a workspace would be taken for a whole one at the next try
-            self.remove()
+            shutil.rmtree(self.root, ignore_errors=True)
             raise
+
+    def _identity(self) -> dict[str, str]:
+        """Who commits in the user's checkout, where git would not know it from elsewhere."""
+        found = {key: _run(["git", "config", "--default", "", key], self.home) for key in ("user.name", "user.email")}
+        return {key: value.strip() for key, value in found.items() if value.strip()}
 
     def uncommitted(self) -> list[str]:
         """Tracked files of the user's checkout that differ from the commit which the run uses."""
@@ -93,13 +107,18 @@ class Workspace:
         """Keep parameters, dvc.lock and metrics as a DVC experiment of the user's checkout.
 
         Raises:
-            UserError: DVC refused.
+            UserError: DVC or git refused.
         """
+        baseline = _run(["git", "rev-parse", "HEAD"], self.root).strip()
         _dvc(self.root, "exp", "save", "--quiet", "--force", "--name", self.name)
+        reference = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{self.name}"  # as DVC names it
+        # Nothing but this reference is written: other runs and the user's own commands go on meanwhile.
+        fetch = ["git", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc"]
+        _run([*fetch, str(self.root), f"+{reference}:{reference}"], self.home)
 
     def remove(self) -> None:
-        """Remove the checkout; what DVC cached and saved stays."""
-        _run(["git", "worktree", "remove", "--force", str(self.root)], self.home)
+        """Remove the clone; what DVC cached and saved stays."""
+        shutil.rmtree(self.root)
 
 
 def workspace_of(home: Path, run_name: str, run_id: str) -> Workspace:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from hypothesis import settings
+from project import SMALL, Project, copy_project
 
 from clha_core.params import Params, parse_params
 
@@ -42,3 +43,14 @@ def make_params() -> Callable[..., Params]:
         return parse_params(values, "params.yaml with changes")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of the project after `make pipeline`, committed."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    copy = copy_project(folder / "project", SMALL)
+    copy.dvc("remote", "add", "--default", "store", str(folder / "remote"))
+    copy.printed = copy.make("pipeline")
+    copy.commit("first run")
+    return copy

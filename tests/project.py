@@ -56,6 +56,8 @@ class Project:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DVC_NO_ANALYTICS": "1",
             "OMP_NUM_THREADS": "1",
+            # A training in small may be over before the first sample of the default interval.
+            "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.2",
         }
 
     def run(self, *command: str, check: bool = True) -> str:
@@ -122,6 +124,10 @@ class Project:
         """Stages that `dvc repro` executed, from what it printed."""
         return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
+    def locked_stages(self, revision: str) -> dict[str, Any]:
+        """What dvc.lock says of every stage, in a revision of git."""
+        return yaml.safe_load(self.run("git", "show", f"{revision}:dvc.lock"))["stages"]
+
     def locked(self) -> dict[str, str]:
         """md5 by output path, as dvc.lock has it."""
         stages = yaml.safe_load((self.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
@@ -146,6 +152,15 @@ def copy_project(destination: Path, changes: Mapping[str, Any]) -> Project:
     project.set_params(changes)
     project.commit("copy")
     return project
+
+
+def clone_with_cache(project: Project, destination: Path) -> Project:
+    """A clone of what `project` committed, with its outputs, over the same DVC cache."""
+    project.run("git", "clone", "--quiet", str(project.root), str(destination))
+    clone = Project(destination)
+    clone.dvc("config", "--local", "cache.dir", str(project.root / ".dvc" / "cache"))
+    clone.dvc("checkout")
+    return clone
 
 
 def wait_for(url: str, path: str, seconds: float = 90) -> str:

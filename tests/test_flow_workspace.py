@@ -3,12 +3,13 @@
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_project import make_toy_project, run
+from toy_project import commit, make_toy_project, run
 
 from clha_core.errors import UserError
 from clha_core.params import Params, load_params
@@ -62,6 +63,57 @@ def test_the_users_dvc_lists_the_experiment_of_a_run(toy: Path, make_params: Cal
     assert "bold-otter-01234567" in run(toy, sys.executable, "-m", "dvc", "exp", "list", "--name-only")
     run(toy, sys.executable, "-m", "dvc", "exp", "apply", "bold-otter-01234567")
     assert (toy / "doubled.txt").read_text(encoding="utf-8") == "8.0"
+
+
+def test_runs_that_end_at_once_are_all_kept(toy: Path, make_params: Callable[..., Params]) -> None:
+    """Nothing of theirs is shared: besides its experiment, no run writes a reference of the user's checkout."""
+
+    def one_run(margin: int) -> None:
+        workspace = workspace_of(toy, "run", f"{margin:08d}")
+        workspace.create()
+        workspace.write_params(make_params({"train.margin": margin + 0.5}))
+        stages_to_make(workspace)
+        workspace.save_experiment()
+        workspace.remove()
+
+    before = references_of(toy)
+    with ThreadPoolExecutor() as runs:
+        list(runs.map(one_run, range(3)))
+
+    made = references_of(toy) - before
+    assert {name.rsplit("/", 1)[1] for name in made} == {"run-00000000", "run-00000001", "run-00000002"}
+    for name in made:
+        margin = int(name.rsplit("-", 1)[1]) + 0.5
+        assert f"margin: {margin}" in run(toy, "git", "show", f"{name}:params.yaml")
+
+
+def references_of(folder: Path) -> set[str]:
+    return set(run(folder, "git", "for-each-ref", "--format=%(refname)").split())
+
+
+def test_a_run_commits_as_the_user_of_the_checkout(toy: Path) -> None:
+    run(toy, "git", "config", "user.name", "Someone Else")
+    run(toy, "git", "config", "user.email", "else@example.com")
+    workspace = workspace_of(toy, "run", "1")
+    workspace.create()
+    stages_to_make(workspace)
+    workspace.save_experiment()
+    assert run(toy, "git", "log", "-1", "--format=%an %ae", "--glob=refs/exps") == "Someone Else else@example.com\n"
+
+
+@pytest.mark.parametrize("command", ["clone --depth=1", "worktree add"])
+def test_a_checkout_may_itself_be_shallow_or_a_worktree(toy: Path, tmp_path: Path, command: str) -> None:
+    (toy / "params.yaml").write_text(PARAMS_YAML.replace("margin: 3.0", "margin: 7.0"), encoding="utf-8")
+    commit(toy)
+    source = {"clone --depth=1": [toy.as_uri()], "worktree add": []}[command]
+    home = tmp_path / "other"
+    run(toy, "git", *command.split(), "--quiet", *source, str(home))
+    workspace = workspace_of(home, "run", "1")
+    workspace.create()
+    stages_to_make(workspace)
+    workspace.save_experiment()
+    workspace.remove()
+    assert "run-1" in run(home, sys.executable, "-m", "dvc", "exp", "list", "--name-only")
 
 
 def test_a_retried_run_comes_back_to_its_workspace(toy: Path) -> None:

@@ -5,63 +5,53 @@ import re
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from project import SMALL, Project, copy_project, wait_for
+from project import Project, clone_with_cache, wait_for
 
 pytestmark = pytest.mark.slow
 
 STAGES = ["ingest", "validate", "policy", "reward_models", "rescore", "sft", "train", "evaluate"]
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the project after `make pipeline`, committed."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    copy = copy_project(folder / "project", SMALL)
-    copy.dvc("remote", "add", "--default", "store", str(folder / "remote"))
-    copy.printed = copy.make("pipeline")
-    copy.commit("first run")
-    return copy
-
-
 @pytest.fixture
-def client(project: Project) -> MlflowClient:
-    mlflow.set_tracking_uri(f"sqlite:///{project.root / 'mlflow.db'}")
+def client(pipeline: Project) -> MlflowClient:
+    mlflow.set_tracking_uri(f"sqlite:///{pipeline.root / 'mlflow.db'}")
     return MlflowClient()
 
 
-def test_make_pipeline_runs_all_stages_and_ends_with_a_table_and_where_to_look(project: Project) -> None:
-    assert sorted(project.stages_that_ran(project.printed)) == sorted(STAGES)
-    registered, table = project.printed.split("clha summary")
+def test_make_pipeline_runs_all_stages_and_ends_with_a_table_and_where_to_look(pipeline: Project) -> None:
+    assert sorted(pipeline.stages_that_ran(pipeline.printed)) == sorted(STAGES)
+    registered, table = pipeline.printed.split("clha summary")
     assert "clha-policy version 1 is" in registered
     for words in ("Gold", "Base", "SFT", "CLHA", "reports/evaluation/report.html", "make mlflow"):
         assert words in table
 
 
-def test_a_second_repro_runs_nothing(project: Project) -> None:
-    output = project.dvc("repro")
-    assert project.stages_that_ran(output) == []
+def test_a_second_repro_runs_nothing(pipeline: Project) -> None:
+    output = pipeline.dvc("repro")
+    assert pipeline.stages_that_ran(output) == []
     assert "up to date" in output
 
 
 def test_registering_makes_a_version_that_loads_by_alias_and_is_idempotent(
-    project: Project, client: MlflowClient
+    pipeline: Project, client: MlflowClient
 ) -> None:
-    again = project.clha("register")
+    again = pipeline.clha("register")
     assert "nothing new came out of training" in again
     (version,) = client.search_model_versions("name = 'clha-policy'")
-    alias = "champion" if "is champion" in project.printed else "candidate"
-    pipeline = mlflow.transformers.load_model(f"models:/clha-policy@{alias}")
-    assert pipeline("\n\nHuman: How do I store rice?\n\nAssistant:", max_new_tokens=2)
+    alias = "champion" if "is champion" in pipeline.printed else "candidate"
+    generate = mlflow.transformers.load_model(f"models:/clha-policy@{alias}")
+    assert generate("\n\nHuman: How do I store rice?\n\nAssistant:", max_new_tokens=2)
     assert version.tags["gate.opponent"] == "the base"
 
 
-def test_the_mlflow_run_has_parameters_curves_data_figures_and_reports(project: Project, client: MlflowClient) -> None:
+def test_the_mlflow_run_has_parameters_curves_data_figures_and_reports(pipeline: Project, client: MlflowClient) -> None:
     (experiment,) = [found for found in client.search_experiments() if found.name == "clha"]
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
@@ -73,28 +63,31 @@ def test_the_mlflow_run_has_parameters_curves_data_figures_and_reports(project: 
         assert name in run.data.metrics
     assert any(name.startswith("system/") for name in run.data.metrics)
     digests = {tag.value for data in run.inputs.dataset_inputs for tag in data.tags if tag.key == "dvc.md5"}
-    assert digests == {project.locked()["data/ingested"], project.locked()["data/rescored"]}
+    assert digests == {pipeline.locked()["data/ingested"], pipeline.locked()["data/rescored"]}
     assert len(run.data.tags["mlflow.source.git.commit"]) == 40
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id, "evaluation")}
     assert "evaluation/report.html" in artifacts
 
 
-def test_rows_in_are_rows_accepted_and_quarantined(project: Project) -> None:
-    metrics = json.loads((project.root / "metrics/ingest.json").read_text())
+def test_rows_in_are_rows_accepted_and_quarantined(pipeline: Project) -> None:
+    metrics = json.loads((pipeline.root / "metrics/ingest.json").read_text())
     assert metrics["rows_in"] == metrics["accepted"] + metrics["quarantined"] == 300
 
 
-def test_a_clone_with_the_pulled_data_runs_nothing(project: Project, tmp_path: Path) -> None:
-    project.dvc("push")
-    subprocess.run(["git", "clone", "--quiet", project.root, tmp_path / "clone"], check=True)
+def test_a_clone_with_the_pulled_data_runs_nothing(pipeline: Project, tmp_path: Path) -> None:
+    pipeline.dvc("push")
+    subprocess.run(["git", "clone", "--quiet", pipeline.root, tmp_path / "clone"], check=True)
     clone = Project(tmp_path / "clone")
     assert "up to date" in clone.dvc("repro", "--allow-missing", "--dry")
     clone.dvc("pull")
     assert clone.stages_that_ran(clone.dvc("repro")) == []
-    assert clone.locked() == project.locked()
+    assert clone.locked() == pipeline.locked()
 
-    # MLflow has never seen this model there: the record is rebuilt from what DVC kept.
-    assert "version 1 is" in clone.clha("register")
+    # MLflow has never seen this model there: the record is rebuilt from what DVC kept, once, whoever asks meanwhile.
+    with ThreadPoolExecutor() as both:
+        printed = list(both.map(clone.clha, ["register", "register"]))
+    assert all("version 1 is" in output for output in printed)
+    assert sum("nothing new came out of training" in output for output in printed) == 1
     assert "CLHA" in clone.clha("summary")
     mlflow.set_tracking_uri(f"sqlite:///{clone.root / 'mlflow.db'}")
     (run,) = mlflow.search_runs(experiment_names=["clha"], output_format="list")
@@ -102,53 +95,51 @@ def test_a_clone_with_the_pulled_data_runs_nothing(project: Project, tmp_path: P
     assert len(MlflowClient().get_metric_history(run.info.run_id, "loss/contrastive")) >= 2
 
 
-def test_changing_the_margin_runs_train_and_what_follows(project: Project) -> None:
+def test_changing_the_margin_runs_train_and_what_follows(pipeline: Project) -> None:
     """An experiment changes only what depends on it, and metrics and plots can be compared with the commit before."""
-    before = project.locked()
-    output = project.dvc("exp", "run", "--name", "wider", "--set-param", "train.margin=5.0")
-    assert project.stages_that_ran(output) == ["train", "evaluate"]
-    after = project.locked()
+    before = pipeline.locked()
+    output = pipeline.dvc("exp", "run", "--name", "wider", "--set-param", "train.margin=5.0")
+    assert pipeline.stages_that_ran(output) == ["train", "evaluate"]
+    after = pipeline.locked()
     assert after["data/rescored"] == before["data/rescored"]
     assert after["models/aligned"] != before["models/aligned"]
-    assert "train.margin" in project.dvc("params", "diff")
-    assert "aligned" in project.dvc("metrics", "diff", "--all")
-    plots = project.dvc("plots", "diff", "--out", "compare")
-    assert (project.root / "compare/index.html").exists(), plots
-    assert "wider" in project.dvc("exp", "list")
+    assert "train.margin" in pipeline.dvc("params", "diff")
+    assert "aligned" in pipeline.dvc("metrics", "diff", "--all")
+    plots = pipeline.dvc("plots", "diff", "--out", "compare")
+    assert (pipeline.root / "compare/index.html").exists(), plots
+    assert "wider" in pipeline.dvc("exp", "list")
 
 
-def test_the_same_parameters_give_the_same_bytes_again(project: Project, tmp_path: Path) -> None:
-    first = subprocess.run(
-        ["git", "show", "HEAD:dvc.lock"], cwd=project.root, capture_output=True, text=True, check=True
-    ).stdout
-    again = copy_project(tmp_path / "again", SMALL)
-    (again.root / "dvc.lock").write_text(first)
-    again.dvc("repro", "--force", "--no-run-cache")
-    assert (again.root / "dvc.lock").read_text() == first
+def test_training_and_evaluating_again_gives_the_same_bytes(pipeline: Project, tmp_path: Path) -> None:
+    """tests/test_ui.py runs all stages again."""
+    again = clone_with_cache(pipeline, tmp_path / "again")
+    output = again.dvc("repro", "--force", "--no-run-cache", "--single-item", "train", "evaluate")
+    assert again.stages_that_ran(output) == ["train", "evaluate"]
+    assert again.run("git", "diff", "dvc.lock") == ""
 
 
-def test_the_readmes_python_runs(project: Project) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (project.root / "README.md").read_text(), flags=re.S)
+def test_the_readmes_python_runs(pipeline: Project) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (pipeline.root / "README.md").read_text(), flags=re.S)
     loading, library = blocks
-    alias = "champion" if "is champion" in project.printed else "candidate"
-    project.run(sys.executable, "-c", loading.replace("@champion", f"@{alias}"))
-    project.run(sys.executable, "-c", library)
+    alias = "champion" if "is champion" in pipeline.printed else "candidate"
+    pipeline.run(sys.executable, "-c", loading.replace("@champion", f"@{alias}"))
+    pipeline.run(sys.executable, "-c", library)
 
 
-def test_dvc_dag_shows_the_stages_in_order(project: Project) -> None:
-    assert all(stage in project.dvc("dag") for stage in STAGES)
+def test_dvc_dag_shows_the_stages_in_order(pipeline: Project) -> None:
+    assert all(stage in pipeline.dvc("dag") for stage in STAGES)
 
 
-def test_make_mlflow_serves_the_runs_on_loopback(project: Project) -> None:
+def test_make_mlflow_serves_the_runs_on_loopback(pipeline: Project) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with project.started("make", *project.make_options, "mlflow", f"MLFLOW_PORT={port}"):
+    with pipeline.started("make", *pipeline.make_options, "mlflow", f"MLFLOW_PORT={port}"):
         client = MlflowClient(tracking_uri=wait_for(f"http://127.0.0.1:{port}", "/health"))
         assert client.get_experiment_by_name("clha") is not None
 
 
-def test_curves_have_no_figures_of_the_clock(project: Project) -> None:
-    curves = pd.read_csv(project.root / "curves/train.csv")
+def test_curves_have_no_figures_of_the_clock(pipeline: Project) -> None:
+    curves = pd.read_csv(pipeline.root / "curves/train.csv")
     assert {"step", "loss", "eval_loss", "rewards/margins"} <= set(curves.columns)
     assert not [column for column in curves.columns if "second" in column or "runtime" in column]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
@@ -26,6 +27,7 @@ from clha_core.tracking.registry import (
     rewards_of_version,
     version_of,
 )
+from clha_core.tracking.turns import turn_at_finished_models
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,15 @@ def run(params: Params, root: Path = Path(), *, against_base: bool = False) -> R
     Raises:
         UserError: there is no evaluated model, or MLflow does not answer.
     """
-    model, evaluation = root / paths.ALIGNED_MODEL, root / paths.EVALUATION
-    if not model.is_dir() or not evaluation.is_dir():
+    if not (root / paths.ALIGNED_MODEL).is_dir() or not (root / paths.EVALUATION).is_dir():
         raise UserError("there is no evaluated model here: run `dvc repro` (or `dvc pull`) first.")
     client = connect(root, params.registry.experiment)
+    with turn_at_finished_models(root):
+        return _register(params, root, client, against_base)
+
+
+def _register(params: Params, root: Path, client: MlflowClient, against_base: bool) -> Registration:
+    model, evaluation = root / paths.ALIGNED_MODEL, root / paths.EVALUATION
     name = params.registry.model_name
     model_digest = folder_digest(model)
     evaluation_digest = file_digest(root / paths.EVALUATION_PROTOCOL)

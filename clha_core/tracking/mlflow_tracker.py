@@ -22,9 +22,10 @@ from clha_core.errors import UserError
 from clha_core.params import Params
 from clha_core.tracking.lineage import MODEL_DIGEST_TAG, project_home
 from clha_core.tracking.record import rebuild_record, run_name
+from clha_core.tracking.turns import turn_at_finished_models
 
 PARAMS_PER_REQUEST = 100  # MLflow's limit for one batch
-SYSTEM_METRICS_SECONDS = 2
+SYSTEM_METRICS_SECONDS = "2"
 
 # Remarks on its tables, and on hub pages that a model of ours does not have.
 for _chatty in ("mlflow.store.db.utils", "mlflow.transformers", "alembic"):
@@ -75,8 +76,7 @@ def connect(root: Path, experiment: str) -> MlflowClient:
     mlflow.set_tracking_uri(uri or f"sqlite:///{home / 'mlflow.db'}")
     client = MlflowClient()
     try:
-        if client.get_experiment_by_name(experiment) is None:
-            client.create_experiment(experiment, artifact_location=None if uri else (home / "mlartifacts").as_uri())
+        _require_experiment(client, experiment, None if uri else (home / "mlartifacts").as_uri())
         mlflow.set_experiment(experiment)
     except MlflowException as error:
         raise UserError(
@@ -86,6 +86,16 @@ def connect(root: Path, experiment: str) -> MlflowClient:
     return client
 
 
+def _require_experiment(client: MlflowClient, name: str, artifact_location: str | None) -> None:
+    if client.get_experiment_by_name(name) is not None:
+        return
+    try:
+        client.create_experiment(name, artifact_location=artifact_location)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another run made it meanwhile
+            raise
+
+
 @contextmanager
 def training_run(params: Params, root: Path, checkpoints: Path) -> Iterator[MlflowTracker]:
     """One run for one training, with system metrics; it is marked failed when the block raises.
@@ -93,7 +103,7 @@ def training_run(params: Params, root: Path, checkpoints: Path) -> Iterator[Mlfl
     A training that goes on from `checkpoints` after a crash goes on in the run that it began.
     """
     connect(root, params.registry.experiment)
-    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+    os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", SYSTEM_METRICS_SECONDS)
     note = checkpoints / "mlflow_run_id"
     begun = note.read_text(encoding="utf-8") if note.exists() else None
     known = begun is not None and mlflow.search_runs(
@@ -114,27 +124,32 @@ def run_of_model(params: Params, root: Path) -> Iterator[MlflowTracker]:
     Where this server has no such run (the outputs were pulled, or come from DVC's run cache), one is written from
     what DVC kept of the training.
     """
-    found = find_run(params.registry.experiment, folder_digest(root / paths.ALIGNED_MODEL))
-    if found is not None:
-        with reopened_run(found.info.run_id) as run:
-            yield MlflowTracker(run)
-    else:
-        with mlflow.start_run(run_name=run_name(params), log_system_metrics=False) as run:
-            tracker = MlflowTracker(run)
-            rebuild_record(tracker, params, root)
-            yield tracker
+    with turn_at_finished_models(root):
+        found = find_run(params.registry.experiment, folder_digest(root / paths.ALIGNED_MODEL))
+        if found is not None:
+            with reopened_run(found.info.run_id) as run:
+                yield MlflowTracker(run)
+        else:
+            with mlflow.start_run(run_name=run_name(params), log_system_metrics=False) as run:
+                tracker = MlflowTracker(run)
+                rebuild_record(tracker, params, root)
+                yield tracker
 
 
 @contextmanager
 def reopened_run(run_id: str) -> Iterator[Run]:
-    """A finished run, active again; afterwards its status and end are what they were, whatever happened meanwhile."""
+    """The run of a finished model, active again; afterwards finished, with the end that it had.
+
+    Its status before does not count: it is RUNNING in the moment before a training ends, and stays so where a
+    process that had it open was killed.
+    """
     client = MlflowClient()
-    before = client.get_run(run_id).info
+    end = client.get_run(run_id).info.end_time
     try:
         with mlflow.start_run(run_id=run_id, log_system_metrics=False) as run:
             yield run
     finally:
-        client.set_terminated(run_id, before.status, before.end_time)
+        client.set_terminated(run_id, "FINISHED", end)
 
 
 def find_run(experiment: str, model_digest: str) -> Run | None:
