@@ -101,6 +101,9 @@ class PolicyParams(Section):
     prompt_format: Literal["hh", "chat_template"] = Field(
         description="hh: '\\n\\nHuman: ... \\n\\nAssistant:'; chat_template: the tokenizer's own."
     )
+    quantization: Literal["none", "nf4"] = Field(
+        description="nf4: load in four bits (QLoRA; needs an adapter, a GPU and the package bitsandbytes)."
+    )
     max_length: int = Field(ge=8, description="Tokens of prompt and response together.")
     max_prompt_length: int = Field(ge=4, description="Tokens of prompt; longer ones lose their oldest tokens.")
     scratch: ScratchParams
@@ -131,20 +134,37 @@ class RewardModelParams(Section):
     seed: Seed
 
 
+class LoraParams(Section):
+    """A low-rank adapter (peft) instead of all weights. The stage's model has it merged, and beside it as `adapter`."""
+
+    rank: int = Field(ge=0, description="Rank of the adapter; 0 trains all weights.")
+    alpha: float = Field(gt=0, description="The adapter counts alpha / rank times.")
+    dropout: float = Field(ge=0, lt=1, description="Dropout in front of the adapter.")
+    targets: str = Field(
+        description="Layers that get an adapter: 'all-linear', or names joined by commas (q_proj,v_proj)."
+    )
+
+
 class OptimParams(Section):
     """What supervised fine-tuning and alignment share."""
 
     learning_rate: float = Field(gt=0, lt=1, description="Peak learning rate of AdamW.")
     epochs: float = Field(gt=0, description="Passes over the train split.")
     max_steps: int = Field(ge=0, description="Optimizer steps; 0 to let epochs decide.")
-    batch_size: Count = Field(description="Prompts per step and device.")
-    gradient_accumulation: Count = Field(description="Batches per optimizer step.")
+    rows_per_step: Count = Field(description="Rows of one optimizer step, over all processes.")
+    tokens_per_micro_batch: int = Field(
+        ge=8, description="Tokens in one forward pass, at most: bounds memory, changes neither steps nor curves."
+    )
     warmup_share: float = Field(ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
     lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"]
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(ge=0, description="Gradients are clipped to this norm; 0 for no clipping.")
     eval_steps: Count = Field(description="Steps between looks at validation; each may become the best checkpoint.")
+    early_stopping: int = Field(
+        ge=0, description="Stop after this many looks at validation without a better one; 0 to go on to the end."
+    )
     gradient_checkpointing: bool = Field(description="Recompute activations: slower, far less memory.")
+    lora: LoraParams
     seed: Seed
 
 
@@ -155,16 +175,27 @@ class SFTParams(OptimParams):
 class TrainParams(OptimParams):
     """The alignment itself."""
 
-    method: Literal["clha", "sft", "pro"] = Field(
-        description="clha: this project's method; sft and pro to compare with."
+    method: Literal["clha", "sft", "rrhf", "pro", "dpo", "ipo", "simpo", "orpo"] = Field(
+        description="clha: this project's method; the others to compare with, on the same batches."
     )
     start_from: Literal["base", "sft"] = Field(description="The checkpoint that alignment starts from.")
+    rewards: Literal["rescored", "labels"] = Field(
+        description="What ranks the candidates: the reward model, or (ablation) the human labels alone."
+    )
     margin: float = Field(ge=0, description="CLHA: wanted log-prob difference per rank distance (paper: 3).")
     reward_gap: float = Field(ge=0, description="CLHA: pairs with a smaller reward difference are masked (paper: 3).")
-    sft_weight: float = Field(ge=0, description="Weight of the SFT term (paper: 0.05).")
-    logp_normalisation: Literal["mean", "sum"] = Field(
-        description="Log-probs compared by the contrastive term: per token (paper) or of the whole response."
+    reward_gap_quantile: float | None = Field(
+        ge=0, le=1, description="CLHA: the gap as a quantile of the data's reward differences; empty to use reward_gap."
     )
+    sft_weight: float = Field(ge=0, description="Weight of the SFT term of clha (paper: 0.05), pro and rrhf.")
+    logp_normalisation: Literal["mean", "sum"] = Field(
+        description="Log-probs compared by CLHA's contrastive term: per token (paper) or of the whole response."
+    )
+    reward_mask: bool = Field(description="CLHA: mask pairs of similar reward; off is an ablation.")
+    scale_margin: bool = Field(description="CLHA: the margin grows with the rank distance; off is an ablation.")
+    gate_sft: bool = Field(description="CLHA: do not imitate best answers rated <= 0; off is an ablation.")
+    beta: float = Field(gt=0, description="DPO, IPO: tie to the start; SimPO: scale; ORPO: weight of the odds ratio.")
+    simpo_gamma: float = Field(ge=0, description="SimPO: target margin times beta.")
 
 
 class EvaluateParams(Section):
@@ -182,8 +213,14 @@ class RuntimeParams(Section):
     """How computations run; part of every model stage, because the number of threads can change the last bit."""
 
     threads: int = Field(ge=1, le=256, description="CPU threads of torch.")
-    launcher: Literal["python", "accelerate launch --config_file configs/fsdp2.yaml"] = Field(
-        description="What starts the trainings: one process, or one per GPU with the model sharded over them."
+    launcher: Literal[
+        "python",
+        "accelerate launch --config_file configs/ddp.yaml",
+        "accelerate launch --config_file configs/fsdp2.yaml",
+        "accelerate launch --config_file configs/zero3.yaml",
+    ] = Field(
+        description="What starts the trainings: one process, or one per GPU, each with the whole model (ddp) or with a "
+        "part of it (fsdp2, zero3)."
     )
 
 

@@ -10,15 +10,16 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from clha_core import CLHAConfig, CLHATrainer, clha_loss
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
 from clha_core.tracking.interface import NullTracker
-from clha_core.training.align import align, training_config
-from clha_core.training.logps import response_logps
-from clha_core.training.preference_data import PreferenceCollator, tokenize_preferences
+from clha_core.training.align import align, last_checkpoint, training_config
+from clha_core.training.batches import Row, micro_batch
+from clha_core.training.config import METHODS, NEEDS_REFERENCE
+from clha_core.training.preference_data import tokenize_preferences
 
 TOKENIZER = tiny.tokenizer()
 LENGTHS = {"max_length": 96, "max_prompt_length": 64}
@@ -26,7 +27,7 @@ LENGTHS = {"max_length": 96, "max_prompt_length": 64}
 
 def config(folder: Path, **changes: Any) -> CLHAConfig:
     settings: dict[str, Any] = {
-        "per_device_train_batch_size": 4,
+        "rows_per_step": 4,
         "max_steps": 4,
         "learning_rate": 1e-3,
         "logging_steps": 1,
@@ -44,9 +45,21 @@ def trainer(folder: Path, rows: list[dict], **changes: Any) -> CLHATrainer:
     )
 
 
-def tokenized(rows: list[dict]) -> list[dict]:
-    args = CLHAConfig(output_dir="unused", **LENGTHS)
-    return list(tokenize_preferences(Dataset.from_list(rows), TOKENIZER, args, "test"))
+def tokenized(rows: list[dict], **changes: Any) -> list[Row]:
+    args = CLHAConfig(output_dir="unused", **(LENGTHS | changes))
+    return [Row(**row) for row in tokenize_preferences(Dataset.from_list(rows), TOKENIZER, args, "test")]
+
+
+def scores_alone(model: torch.nn.Module, rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean and sum of each candidate's log-probs, one at a time in float64, and the rewards; all (rows, n)."""
+    sums = torch.stack(
+        [
+            torch.stack([logps_alone(model, row.prompts[0], response).sum() for response in row.responses])
+            for row in rows
+        ]
+    )
+    lengths = torch.tensor([[len(response) for response in row.responses] for row in rows])
+    return sums / lengths, sums, torch.tensor([row.rewards for row in rows], dtype=torch.float64)
 
 
 def logps_alone(model: torch.nn.Module, prompt: list[int], response: list[int]) -> torch.Tensor:
@@ -56,38 +69,152 @@ def logps_alone(model: torch.nn.Module, prompt: list[int], response: list[int]) 
     return torch.stack([logits[at, token] for at, token in zip(positions, response, strict=True)])
 
 
-@pytest.mark.parametrize("pad_token_id", [TOKENIZER.pad_token_id, TOKENIZER.eos_token_id], ids=["pad", "pad is eos"])
-@pytest.mark.parametrize("n", [2, 3, 4])
-def test_log_probs_do_not_depend_on_batch_mates_or_padding(n: int, pad_token_id: int) -> None:
-    rows = tokenized(tiny.random_rows(6, n=n))
-    with torch.no_grad():
-        sums, lengths = response_logps(tiny.llama(TOKENIZER), PreferenceCollator(pad_token_id)(rows))
-        alone = [
-            logps_alone(tiny.llama(TOKENIZER), row["prompt_ids"], ids) for row in rows for ids in row["response_ids"]
-        ]
-    for mean, expected in zip(sums / lengths, alone, strict=True):
-        assert mean.item() == pytest.approx(expected.mean().item(), abs=1e-5)
-
-
 def test_the_eos_of_a_response_is_always_scored() -> None:
     rows = tokenized(tiny.random_rows(3))
-    batch = PreferenceCollator(TOKENIZER.eos_token_id)(rows)
-    counted = batch["response_mask"].sum(-1).tolist()
-    assert counted == [len(ids) for row in rows for ids in row["response_ids"]]
-    assert all(ids[-1] == TOKENIZER.eos_token_id for row in rows for ids in row["response_ids"])
+    assert all(ids[-1] == TOKENIZER.eos_token_id for row in rows for ids in row.responses)
+    batch = micro_batch(rows, 2, torch.device("cpu"))
+    assert batch.lengths.tolist() == [[len(ids) for ids in row.responses] for row in rows]
 
 
-def test_the_loss_is_clha_loss_on_the_responses_log_probs(tmp_path: Path) -> None:
-    rows = tiny.random_rows(4, n=3)
-    subject = trainer(tmp_path, rows)
-    batch = subject.data_collator(tokenized(rows))
-    sums, lengths = response_logps(subject.model, batch)
-    rewards = batch["rewards"]
-    expected = clha_loss((sums / lengths).view_as(rewards), sums.view_as(rewards), rewards).total
-    assert subject.compute_loss(subject.model, batch).item() == pytest.approx(expected.item(), rel=1e-6)
+@pytest.mark.parametrize("packing", ["trees", "padded"])
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_the_loss_is_clha_loss_on_log_probs_of_one_candidate_at_a_time(tmp_path: Path, n: int, packing: str) -> None:
+    rows = tiny.random_rows(6, n=n)
+    expected = clha_loss(*scores_alone(tiny.llama(TOKENIZER), tokenized(rows))).total
+    subject = trainer(tmp_path, rows, packing=packing)
+    batch = subject.data_collator(subject.train_dataset)
+    assert subject.compute_loss(subject.model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["clha", "sft", "pro"])
+def gradients(subject: CLHATrainer, rows: list[dict]) -> torch.Tensor:
+    """Of one optimizer step on `rows`, before the optimizer: all of them in one vector."""
+    subject.model.zero_grad()
+    subject.create_optimizer_and_scheduler(1)
+    batches = [
+        subject.data_collator([subject.train_dataset[at] for at in range(start, start + subject.args.train_batch_size)])
+        for start in range(0, len(rows), subject.args.train_batch_size)
+    ]
+    taken, totals = subject.get_batch_samples(iter(batches), len(batches), torch.device("cpu"))
+    loss = sum(subject.training_step(subject.model, batch, totals) for batch in taken)
+    return torch.cat([loss.reshape(1), *(parameter.grad.flatten() for parameter in subject.model.parameters())])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_cut_into_micro_batches_changes_neither_loss_nor_gradient(tmp_path: Path, method: str) -> None:
+    rows = tiny.random_rows(8, n=3, seed=5)
+    rows[2] = tiny.random_rows(1, n=2, seed=6)[0]  # a ragged row
+    settings = {"method": method, "reward_gap": 1.0}
+    whole = gradients(trainer(tmp_path, rows, rows_per_step=8, **settings), rows)
+    subject = trainer(tmp_path, rows, rows_per_step=8, tokens_per_micro_batch=150, **settings)
+    assert len(subject._cut([Row(**row) for row in subject.train_dataset])) > 2
+    by_tokens = gradients(subject, rows)
+    subject = trainer(tmp_path, rows, per_device_train_batch_size=2, gradient_accumulation_steps=4, **settings)
+    for other in (by_tokens, gradients(subject, rows)):
+        assert other[0].item() == pytest.approx(whole[0].item(), rel=1e-6, abs=1e-6)
+        assert torch.linalg.norm(other - whole) <= 1e-5 * torch.linalg.norm(whole)
+
+
+def test_token_budget_batches_train_on_the_curve_of_fixed_batches(tmp_path: Path) -> None:
+    rows = tiny.random_rows(24, n=2)
+    curves = []
+    for settings in (
+        {"rows_per_step": 8, "tokens_per_micro_batch": 120},
+        {"per_device_train_batch_size": 8},
+    ):
+        subject = trainer(tmp_path, rows, max_steps=9, save_strategy="no", reward_gap=0.5, **settings)
+        subject.train()
+        curves.append([line["loss"] for line in subject.state.log_history if "loss" in line])
+    assert len(curves[0]) == 9
+    assert curves[0] == pytest.approx(curves[1], rel=2e-4)  # the log rounds to four digits
+
+
+def test_the_evaluation_loss_is_that_of_the_whole_split_whatever_its_batches(tmp_path: Path) -> None:
+    rows = tiny.random_rows(11, n=3)
+    losses = []
+    for size in (11, 3):
+        subject = trainer(tmp_path, rows, per_device_eval_batch_size=size, reward_gap=1.0)
+        losses.append(subject.evaluate(subject.train_dataset)["eval_loss"])
+    expected = clha_loss(*scores_alone(tiny.llama(TOKENIZER), tokenized(rows)), reward_gap=1.0).total.item()
+    assert losses == pytest.approx([expected, expected], rel=1e-5)
+
+
+def test_candidates_of_other_prompts_are_scored_behind_their_own(tmp_path: Path) -> None:
+    (row,) = tiny.random_rows(1, n=3)
+    other = [{"role": "user", "content": "a cat?"}]
+    row["prompts"] = [row["prompt"], other, row.pop("prompt")]
+    (encoded,) = tokenized([row])
+    assert len(encoded.prompts) == 2
+    assert encoded.prompt_of == [0, 1, 0]
+    batch = micro_batch([encoded], 3, torch.device("cpu"))
+    subject = trainer(tmp_path, [row] * 4)
+    with torch.no_grad():
+        sums = batch.dense(subject.scorer.sums(subject.model, batch.trees, batch.pack))
+        model = tiny.llama(TOKENIZER)
+        for slot, at in enumerate(encoded.prompt_of):
+            alone = logps_alone(model, encoded.prompts[at], encoded.responses[slot]).sum().item()
+            assert sums[0, slot].item() == pytest.approx(alone, abs=1e-4)
+
+
+def test_the_gap_may_be_a_quantile_of_the_data(tmp_path: Path) -> None:
+    rows = tiny.random_rows(40)
+    subject = trainer(tmp_path, rows, reward_gap_quantile=0.25)
+    assert subject.evaluate(subject.train_dataset)["eval_pairs/masked"] == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("method", NEEDS_REFERENCE)
+def test_reference_log_probs_are_those_of_the_start_and_are_kept(tmp_path: Path, method: str) -> None:
+    rows = tiny.random_rows(6, n=3)
+    settings = {"method": method, "reference_cache": str(tmp_path / "reference"), "save_strategy": "no"}
+    _, sums, _ = scores_alone(tiny.llama(TOKENIZER), tokenized(rows))
+    subject = trainer(tmp_path, rows, **settings)
+    reference = torch.tensor(subject.train_dataset["reference"][:])
+    torch.testing.assert_close(reference.double(), sums.detach(), atol=1e-4, rtol=1e-5)
+    files = sorted((tmp_path / "reference").iterdir())
+    before = [file.stat().st_mtime_ns for file in files]
+    subject.train()  # the policy moves away, the reference stays
+    again = trainer(tmp_path, rows, **settings)
+    assert torch.equal(torch.tensor(again.train_dataset["reference"][:]), reference)
+    assert [file.stat().st_mtime_ns for file in sorted((tmp_path / "reference").iterdir())] == before
+
+
+def test_cached_reference_log_probs_of_another_model_are_refused(tmp_path: Path) -> None:
+    rows = tiny.random_rows(4)
+    folder = tmp_path / "reference"
+    settings = {"method": "dpo", "reference_cache": str(folder)}
+    trainer(tmp_path, rows, **settings)
+    names = sorted(folder.iterdir())
+    data = Dataset.from_list(rows)
+    other = tiny.llama(TOKENIZER, seed=9)
+    CLHATrainer(other, config(tmp_path, **settings), data, data.select(range(4)), processing_class=TOKENIZER)
+    (of_the_other,) = set(folder.iterdir()) - set(names)
+    names[0].write_bytes(of_the_other.read_bytes())
+    with pytest.raises(UserError, match="another model or other data"):
+        trainer(tmp_path, rows, **settings)
+
+
+def test_an_adapter_trains_alone_and_the_rest_stays(tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    model = tiny.llama(TOKENIZER)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    data = Dataset.from_list(tiny.random_rows(8))
+    subject = CLHATrainer(
+        model,
+        config(tmp_path, save_strategy="no"),
+        data,
+        processing_class=TOKENIZER,
+        peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    subject.train()
+    assert subject.scorer.trees
+    for name, value in subject.model.get_base_model().state_dict().items():
+        if "lora" not in name:
+            assert torch.equal(value, before[name.replace("base_layer.", "")])
+        elif "lora_B" in name:
+            assert value.abs().max() > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_training_lowers_the_loss_of_every_method(tmp_path: Path, method: str) -> None:
     subject = trainer(tmp_path, tiny.random_rows(4), method=method, max_steps=12, save_strategy="no")
     before = subject.evaluate()["eval_loss"]
@@ -119,13 +246,20 @@ def test_logs_have_trl_names_and_the_parts_of_the_loss(tmp_path: Path) -> None:
 def test_trl_columns_without_scores_train_on_the_label() -> None:
     rows = [{"prompt": "a cat", "chosen": "the mat", "rejected": "it was"}]
     (row,) = tokenized(rows)
-    assert row["rewards"] == [1.0, 0.0]
-    assert TOKENIZER.decode(row["response_ids"][0]) == " the mat<eos>"
+    assert row.rewards == [1.0, 0.0]
+    assert TOKENIZER.decode(row.responses[0]) == " the mat<eos>"
 
 
-def test_rows_with_different_numbers_of_candidates_are_refused() -> None:
-    with pytest.raises(UserError, match="same number of candidates"):
-        tokenized(tiny.random_rows(1, n=2) + tiny.random_rows(1, n=3))
+def test_a_row_with_a_single_candidate_is_refused_with_its_id() -> None:
+    rows = tiny.random_rows(3, n=2)
+    rows[1] |= {"responses": ["alone"], "rewards": [1.0]}
+    with pytest.raises(UserError, match=rows[1]["id"]):
+        tokenized(rows)
+
+
+def test_a_row_without_a_prompt_is_refused() -> None:
+    with pytest.raises(UserError, match="has no prompt"):
+        tokenized([{"id": "x", "chosen": "a", "rejected": "b"}])
 
 
 def test_a_reward_that_is_not_finite_is_refused_with_its_row_id() -> None:
@@ -138,12 +272,12 @@ def test_a_reward_that_is_not_finite_is_refused_with_its_row_id() -> None:
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
     subject = trainer(tmp_path, tiny.random_rows(4), save_strategy="no")
     torch.nn.init.constant_(subject.model.lm_head.weight, float("nan"))
-    with pytest.raises(UserError, match="loss is nan at step 0"):
+    with pytest.raises(UserError, match=r"loss is nan at step 0.*tiny/train/00000"):
         subject.train()
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"method": "simpo"}, {"logp_normalisation": "avg"}, {"remove_unused_columns": True}], ids=str
+    "wrong", [{"method": "ppo"}, {"logp_normalisation": "avg"}, {"remove_unused_columns": True}], ids=str
 )
 def test_a_setting_that_would_be_ignored_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
@@ -161,19 +295,23 @@ class StopAfter(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def run_align(folder: Path, make_params: Callable, monkeypatch: pytest.MonkeyPatch, crash_after: int | None) -> Path:
-    params = make_params({"train.max_steps": 8, "train.eval_steps": 2, "train.batch_size": 2, "train.epochs": 2})
+def run_align(
+    folder: Path, make_params: Callable, monkeypatch: pytest.MonkeyPatch, crash_after: int | None, rank: int = 0
+) -> Path:
+    params = make_params({"train.max_steps": 8, "train.eval_steps": 2, "train.rows_per_step": 2, "train.epochs": 2})
+    params.train.lora.rank = rank
     args = training_config(params.train, params.policy, folder / "run")
     args.disable_tqdm = True
     rows = Dataset.from_list(tiny.random_rows(12))
 
     def go() -> None:
         align(
-            tiny.llama(TOKENIZER),
+            lambda: tiny.llama(TOKENIZER),
             TOKENIZER,
             rows,
             rows.select(range(4)),
             args,
+            params.train,
             NullTracker(),
             out=folder / "out",
             curves=folder / "curves.csv",
@@ -212,3 +350,38 @@ def test_the_best_checkpoint_is_chosen_by_validation_loss(
     assert not any("runtime" in column or "per_second" in column for column in curves.columns)
     assert "max_position_embeddings" in json.loads((folder / "out" / "config.json").read_text())
     assert not list((folder / "out").glob("*.bin"))
+
+
+def test_an_adapter_ends_in_a_merged_checkpoint_and_beside_it_alone(
+    tmp_path: Path, make_params: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import PeftModel
+
+    folder = run_align(tmp_path, make_params, monkeypatch, None, rank=4)
+    assert sorted(path.name for path in (folder / "out" / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    merged = AutoModelForCausalLM.from_pretrained(folder / "out")
+    adapted = PeftModel.from_pretrained(tiny.llama(TOKENIZER), str(folder / "out" / "adapter"))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(merged(ids).logits, tiny.llama(TOKENIZER)(ids).logits, atol=1e-3)
+
+
+def test_a_model_card_says_how_the_model_was_trained(
+    tmp_path: Path, make_params: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = (run_align(tmp_path, make_params, monkeypatch, None) / "out" / "README.md").read_text()
+    assert "# A language model trained with CLHA" in card
+    assert "| rows_per_step | 2 |" in card
+
+
+def test_a_checkpoint_that_a_crash_cut_off_is_passed_over(tmp_path: Path) -> None:
+    for step, state in ((2, "{}"), (10, '{"half": '), (12, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    assert not (tmp_path / "checkpoint-12").exists()

@@ -12,11 +12,11 @@ from clha_core.data.tables import labelled_pair
 from clha_core.digest import folder_digest
 from clha_core.evaluation.generation import generate_responses
 from clha_core.models.loading import load_policy, load_reward_model, load_tokenizer, on_device
+from clha_core.packing.scorer import ResponseScorer
+from clha_core.packing.trees import Tree, pack_trees
 from clha_core.params import Params
 from clha_core.rescoring.rescore import rate_candidates
 from clha_core.tokenization import HH_GENERATION_PROMPT, encode_prompt, encode_row, hh_prompt
-from clha_core.training.logps import response_logps
-from clha_core.training.preference_data import PreferenceCollator
 
 
 def choose_rows(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -125,28 +125,24 @@ class Evaluator:
     def _prefers_chosen(self, name: str, model: Any, tokenizer: Any) -> list[bool]:
         """Whether the human-chosen response of each row has the higher mean log-prob."""
         policy = self.params.policy
-        collate = PreferenceCollator(tokenizer.pad_token_id)
-        preferred: list[bool] = []
-        batch_size = max(1, self.params.evaluate.batch_size // 4)
-        for start in tqdm(range(0, len(self.rows), batch_size), desc=f"{name}: rank labels"):
-            encoded = [
-                encode_row(
-                    tokenizer,
-                    row["prompt"],
-                    labelled_pair(row),
-                    prompt_format=policy.prompt_format,
-                    max_length=policy.max_length,
-                    max_prompt_length=policy.max_prompt_length,
-                )
-                for row in self.rows[start : start + batch_size]
-            ]
-            batch = collate(
-                [
-                    {"prompt_ids": row.prompt_ids, "response_ids": row.response_ids, "rewards": [1.0, 0.0]}
-                    for row in encoded
-                ]
+        trees = []
+        for row in self.rows:
+            encoded = encode_row(
+                tokenizer,
+                row["prompt"],
+                labelled_pair(row),
+                prompt_format=policy.prompt_format,
+                max_length=policy.max_length,
+                max_prompt_length=policy.max_prompt_length,
             )
-            sums, lengths = response_logps(model, {key: value.to(model.device) for key, value in batch.items()})
-            chosen, rejected = (sums / lengths).view(-1, 2).unbind(dim=1)
+            trees.append(Tree(encoded.prompt_ids, encoded.response_ids))
+        scorer = ResponseScorer(model, "auto", max(tree.tokens for tree in trees))
+        preferred: list[bool] = []
+        batch_size = self.params.evaluate.batch_size
+        for start in tqdm(range(0, len(trees), batch_size), desc=f"{name}: rank labels"):
+            batch = trees[start : start + batch_size]
+            pack = pack_trees(batch).to(model.device)
+            means = scorer.sums(model, batch, pack) / pack.lengths
+            chosen, rejected = means.view(-1, 2).unbind(dim=1)
             preferred += (chosen > rejected).tolist()
         return preferred

@@ -6,6 +6,7 @@ to a commit. So a 7B model is a dependency that DVC versions without copying it.
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -22,6 +24,7 @@ from transformers import (
 import clha_core.models.gpt_neox_reward  # noqa: F401  (registers the paper's reward model with the Auto classes)
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
+from clha_core.params import PolicyParams
 
 POINTER = "pointer.json"
 
@@ -105,6 +108,29 @@ def load_policy(folder: Path, *, dtype: str, trust_remote_code: bool = False) ->
     return _load(AutoModelForCausalLM, folder, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
+def load_trained(folder: Path, params: PolicyParams) -> PreTrainedModel:
+    """A policy to train: weights in fp32, or in four bits under an adapter (QLoRA).
+
+    Trainings autocast fp32 weights to `policy.dtype`: the steps of AdamW are lost in bf16's eight bits.
+
+    Raises:
+        UserError: four bits without bitsandbytes.
+    """
+    if params.quantization == "none":
+        return load_policy(folder, dtype="float32", trust_remote_code=params.trust_remote_code)
+    if find_spec("bitsandbytes") is None:
+        raise UserError("policy.quantization: nf4 needs the package bitsandbytes (pip install 'clha[qlora]').")
+    return _load(
+        AutoModelForCausalLM,
+        folder,
+        dtype="bfloat16",
+        trust_remote_code=params.trust_remote_code,
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        ),
+    )
+
+
 def load_reward_model(folder: Path, *, dtype: str, trust_remote_code: bool = False) -> PreTrainedModel:
     """A reward model with one logit, in evaluation mode (no dropout), on the accelerator where there is one.
 
@@ -118,7 +144,7 @@ def load_reward_model(folder: Path, *, dtype: str, trust_remote_code: bool = Fal
     return on_device(model).eval()
 
 
-def _load(auto_class: Any, folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrainedModel:
+def _load(auto_class: Any, folder: Path, *, dtype: str, trust_remote_code: bool, **options: Any) -> PreTrainedModel:
     source = follow_pointer(folder)
     try:
         model, info = auto_class.from_pretrained(
@@ -128,6 +154,7 @@ def _load(auto_class: Any, folder: Path, *, dtype: str, trust_remote_code: bool)
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError) as error:
         raise UserError(

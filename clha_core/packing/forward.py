@@ -93,7 +93,7 @@ def redirected(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]
     to be called past them.
     """
     before = module.__dict__.get("forward")
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:

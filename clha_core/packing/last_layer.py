@@ -14,12 +14,12 @@ from torch import Tensor, nn
 STANDARD = {"llama", "mistral", "qwen2", "qwen3"}
 
 
-def last_layer(body: nn.Module) -> nn.Module | None:
-    """The last decoder layer of a model that has the standard layers, else None."""
-    return body.layers[-1] if body.config.model_type in STANDARD else None  # type: ignore[union-attr, index, return-value]
+def last_layer(body: Any) -> nn.Module | None:
+    """The last decoder layer of a model of transformers that has the standard layers, else None."""
+    return body.layers[-1] if body.config.model_type in STANDARD else None
 
 
-def trimmed(layer: nn.Module, kept: Tensor) -> Callable[..., Tensor]:
+def trimmed(layer: Any, kept: Tensor) -> Callable[..., Tensor]:
     """The layer's forward for the rows `kept` (K,): (1, T, width) to (1, K, width)."""
 
     def forward(hidden_states: Tensor, **kwargs: Any) -> Tensor:

@@ -25,6 +25,11 @@ class Tree:
         """Tokens that this tree takes up in a pack."""
         return len(self.prompt) + sum(len(response) - 1 for response in self.responses)
 
+    @property
+    def sequence_tokens(self) -> int:
+        """Tokens of the responses as sequences of their own: what is trained on, however it is computed."""
+        return sum(len(self.prompt) + len(response) for response in self.responses)
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -61,15 +66,14 @@ class TreePack:
     candidate: Tensor
     lengths: Tensor
 
-    def to(self, device: torch.device | str, **kwargs: bool) -> "TreePack":
+    def to(self, device: torch.device | str) -> "TreePack":
         """The same on another device."""
-        moved: dict[str, Tensor | tuple[Tensor, ...]] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                moved[field.name] = value.to(device, **kwargs)
-        moved["masks"] = tuple(mask.to(device, **kwargs) for mask in self.masks)
-        return replace(self, **moved)  # type: ignore[arg-type]
+        moved = {
+            field.name: getattr(self, field.name).to(device)
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        return replace(self, masks=tuple(mask.to(device) for mask in self.masks), **moved)
 
 
 def pack_trees(trees: Sequence[Tree]) -> TreePack:

@@ -1,6 +1,7 @@
 """Stage `train`: the alignment, one MLflow run."""
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -8,14 +9,21 @@ from datasets import Dataset
 from clha_core import paths
 from clha_core.data.tables import RESCORED_SCHEMA, read_table
 from clha_core.digest import folder_digest
-from clha_core.models.loading import load_policy, load_tokenizer
+from clha_core.models.loading import load_tokenizer, load_trained
 from clha_core.params import Params
 from clha_core.stages.context import is_main_process, prepare_torch, write_metrics
 from clha_core.tracking.interface import NullTracker
 from clha_core.tracking.lineage import MODEL_DIGEST_TAG
 from clha_core.tracking.mlflow_tracker import training_run
 from clha_core.tracking.record import describe_training
-from clha_core.training.align import TRAINED_DTYPE, align, run_folder, training_config
+from clha_core.training.align import align, run_folder, training_config
+from clha_core.training.preference_data import labelled_dataset
+
+
+def rows_of(path: Path, rewards: str) -> Dataset:
+    """Rescored rows with their rewards, or (`rewards` is labels) their labelled pairs alone."""
+    table = read_table(path, RESCORED_SCHEMA)
+    return labelled_dataset(table.to_pylist()) if rewards == "labels" else Dataset(table)
 
 
 def run(params: Params, root: Path = Path()) -> None:
@@ -30,11 +38,12 @@ def run(params: Params, root: Path = Path()) -> None:
     with recorded as tracker:
         describe_training(tracker, params, root)
         outcome = align(
-            load_policy(start, dtype=TRAINED_DTYPE, trust_remote_code=params.policy.trust_remote_code),
+            partial(load_trained, start, params.policy),
             load_tokenizer(start, trust_remote_code=params.policy.trust_remote_code),
-            Dataset(read_table(rescored / "train.parquet", RESCORED_SCHEMA)),
-            Dataset(read_table(rescored / "validation.parquet", RESCORED_SCHEMA)),
+            rows_of(rescored / "train.parquet", params.train.rewards),
+            rows_of(rescored / "validation.parquet", params.train.rewards),
             config,
+            params.train,
             tracker,
             out=out,
             curves=root / paths.TRAIN_CURVES,

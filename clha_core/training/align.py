@@ -1,24 +1,27 @@
 """One training from parameters: the arguments, the run folder that survives a crash, the best checkpoint."""
 
 import hashlib
+import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from clha_core import losses, tokenization
+from clha_core import losses, packing, tokenization
 from clha_core.digest import file_digest, folder_digest
 from clha_core.params import OptimParams, Params, PolicyParams, TrainParams
 from clha_core.tracking.interface import Tracker
+from clha_core.training.adapters import lora_config, save_adapted
 from clha_core.training.config import CLHAConfig
 from clha_core.training.curves import EvaluateLast, TrackingCallback, write_curves
+from clha_core.training.model_card import write_model_card
 from clha_core.training.trainer import CLHATrainer
 
-# Weights are trained in fp32 and autocast to policy.dtype: the steps of AdamW are lost in bf16's eight bits.
-TRAINED_DTYPE = "float32"
+METHOD_PARAMS = set(TrainParams.model_fields) - set(OptimParams.model_fields)
 
 
 @dataclass(frozen=True)
@@ -32,28 +35,22 @@ class Outcome:
 def training_config(optim: OptimParams, policy: PolicyParams, output_dir: Path) -> CLHAConfig:
     """Our parameters in transformers' words."""
     method = (
-        {
-            "method": optim.method,
-            "margin": optim.margin,
-            "reward_gap": optim.reward_gap,
-            "sft_weight": optim.sft_weight,
-            "logp_normalisation": optim.logp_normalisation,
-        }
+        optim.model_dump(include={field.name for field in fields(CLHAConfig)} & METHOD_PARAMS)
         if isinstance(optim, TrainParams)
         else {"method": "sft"}
     )
     return CLHAConfig(
         output_dir=str(output_dir),
         **method,
+        reference_cache=str(output_dir / "reference"),
         prompt_format=policy.prompt_format,
         max_length=policy.max_length,
         max_prompt_length=policy.max_prompt_length,
         learning_rate=optim.learning_rate,
         num_train_epochs=optim.epochs,
         max_steps=optim.max_steps or -1,
-        per_device_train_batch_size=optim.batch_size,
-        per_device_eval_batch_size=optim.batch_size,
-        gradient_accumulation_steps=optim.gradient_accumulation,
+        rows_per_step=optim.rows_per_step,
+        tokens_per_micro_batch=optim.tokens_per_micro_batch,
         warmup_steps=optim.warmup_share,
         lr_scheduler_type=optim.lr_scheduler,
         weight_decay=optim.weight_decay,
@@ -82,19 +79,33 @@ def run_folder(scratch: Path, name: str, params: Params, optim: OptimParams, sta
     is not taken up by the code that mended it.
     """
     parts = [section.model_dump_json() for section in (optim, params.policy, params.runtime)]
-    code = (Path(__file__).parent, Path(losses.__file__).parent)
+    code = [Path(__file__).parent, *(Path(str(package.__file__)).parent for package in (losses, packing))]
     parts += [folder_digest(folder) for folder in (start, data, *code)]
     parts += [file_digest(Path(tokenization.__file__))]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return scratch / "trainings" / f"{name}-{digest[:16]}"
 
 
+def last_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; the Trainer writes its state last."""
+    found = sorted(run.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+    for checkpoint in found:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint, ignore_errors=True)  # a crash cut it off
+        else:
+            return checkpoint
+    return None
+
+
 def align(
-    model: PreTrainedModel,
+    load_model: Callable[[], PreTrainedModel],
     tokenizer: PreTrainedTokenizerBase,
     train: Dataset,
     validation: Dataset,
     config: CLHAConfig,
+    optim: OptimParams,
     tracker: Tracker,
     *,
     out: Path,
@@ -105,25 +116,34 @@ def align(
     A training that was cut off goes on from its last checkpoint in `config.output_dir`, which is removed once the
     model is written.
     """
+    callbacks: list[TrainerCallback] = [TrackingCallback(tracker), EvaluateLast()]
+    if optim.early_stopping:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=optim.early_stopping))
     trainer = CLHATrainer(
-        model,
+        load_model(),
         config,
         train,
         validation,
         processing_class=tokenizer,
-        callbacks=[TrackingCallback(tracker), EvaluateLast()],
+        callbacks=callbacks,
+        peft_config=lora_config(optim.lora) if optim.lora.rank else None,
     )
     run = Path(str(config.output_dir))
-    checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None
+    checkpoint = last_checkpoint(run)
     if checkpoint:
         print(f"going on from {checkpoint}")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(str(out))
-    if trainer.is_world_process_zero():
-        (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, and it names this machine
-        write_curves(trainer.state.log_history, curves)
-        shutil.rmtree(run, ignore_errors=True)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best = trainer.state.best_global_step or trainer.state.global_step
     at_best = next((entry for entry in trainer.state.log_history if entry["step"] == best and "eval_loss" in entry), {})
     names = ("eval_loss", "eval_rewards/accuracies", "eval_rewards/margins")
-    return Outcome(best, {name.removeprefix("eval_"): at_best[name] for name in names if name in at_best})
+    outcome = Outcome(best, {name.removeprefix("eval_"): at_best[name] for name in names if name in at_best})
+    if optim.lora.rank:
+        save_adapted(trainer, load_model, out)
+    else:
+        trainer.save_model(str(out))
+    if trainer.is_world_process_zero():
+        (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, and it names this machine
+        write_model_card(out, config, optim, outcome.best_step, outcome.metrics, rows=len(train))
+        write_curves(trainer.state.log_history, curves)
+        shutil.rmtree(run, ignore_errors=True)
+    return outcome

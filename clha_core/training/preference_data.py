@@ -1,20 +1,29 @@
-"""Preference rows as token ids, and batches of them."""
+"""Preference rows as token ids."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from datasets import Dataset
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from clha_core.data.tables import labelled_pair
 from clha_core.errors import UserError
 from clha_core.tokenization import encode_row
 from clha_core.training.config import CLHAConfig
 
 logger = logging.getLogger(__name__)
+EXAMPLES = 5  # row ids that an error names
+
+
+def labelled_dataset(rows: Iterable[Mapping[str, Any]]) -> Dataset:
+    """Ingested or rescored rows in TRL's columns: the human label alone, no rewards."""
+    labelled = []
+    for row in rows:
+        chosen, rejected = labelled_pair(row)
+        labelled.append({"id": row["id"], "prompt": row["prompt"], "chosen": chosen, "rejected": rejected})
+    return Dataset.from_list(labelled)
 
 
 def candidates_of(row: Mapping[str, Any]) -> tuple[list[str], list[float]]:
@@ -29,41 +38,59 @@ def candidates_of(row: Mapping[str, Any]) -> tuple[list[str], list[float]]:
     return texts, [row.get("score_chosen", 1.0), row.get("score_rejected", 0.0)]
 
 
-def prompt_turns(row: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
-    """The prompt as turns; a plain string is one user turn."""
-    prompt = row["prompt"]
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+def prompts_of(row: Mapping[str, Any], candidates: int) -> list[Sequence[Mapping[str, str]]]:
+    """The prompt of each candidate as turns; a plain string is one user turn.
+
+    Rows have `prompt`, or `prompts` where candidates come from different ones, one for each candidate.
+    """
+    if "prompt" not in row and "prompts" not in row:
+        raise UserError(
+            f"row {row.get('id', '?')} has no prompt: CLHATrainer needs the column prompt (trl.extract_prompt makes "
+            "one from chosen and rejected; the stage ingest splits HH's dialogues)."
+        )
+    prompts = list(row["prompts"]) if row.get("prompts") is not None else [row["prompt"]] * candidates
+    return [[{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt for prompt in prompts]
 
 
 def tokenize_preferences(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: CLHAConfig, name: str) -> Dataset:
     """Encode every row once; says how many prompts and responses were truncated.
 
     Returns:
-        Columns `id`, `prompt_ids`, `response_ids` (one list per candidate), `rewards`.
+        The columns of `clha_core.training.batches.Row`, `reference` empty.
 
     Raises:
-        UserError: a row without rewards that are finite numbers, or rows with different numbers of candidates.
+        UserError: a row without a prompt, with fewer than two candidates, or with rewards that are missing or not
+            finite.
     """
     truncated_prompts = truncated_responses = 0
 
     def encode(row: dict[str, Any], index: int) -> dict[str, Any]:
         nonlocal truncated_prompts, truncated_responses
         responses, rewards = candidates_of(row)
-        encoded = encode_row(
-            tokenizer,
-            prompt_turns(row),
-            responses,
-            prompt_format=args.prompt_format,
-            max_length=args.max_length,
-            max_prompt_length=args.max_prompt_length,
-        )
-        truncated_prompts += encoded.truncated_prompt
-        truncated_responses += encoded.truncated_responses
+        prompts = prompts_of(row, len(responses))
+        distinct = [prompt for at, prompt in enumerate(prompts) if prompt not in prompts[:at]]
+        prompt_of = [distinct.index(prompt) for prompt in prompts]
+        encoded = [
+            encode_row(
+                tokenizer,
+                prompt,
+                [response for response, own in zip(responses, prompt_of, strict=True) if own == at],
+                prompt_format=args.prompt_format,
+                max_length=args.max_length,
+                max_prompt_length=args.max_prompt_length,
+            )
+            for at, prompt in enumerate(distinct)
+        ]
+        truncated_prompts += sum(part.truncated_prompt for part in encoded)
+        truncated_responses += sum(part.truncated_responses for part in encoded)
+        following = [iter(part.response_ids) for part in encoded]
         return {
             "id": str(row.get("id", index)),
-            "prompt_ids": encoded.prompt_ids,
-            "response_ids": encoded.response_ids,
+            "prompts": [part.prompt_ids for part in encoded],
+            "responses": [next(following[at]) for at in prompt_of],
+            "prompt_of": prompt_of,
             "rewards": rewards,
+            "reference": [],
         }
 
     tokenized = dataset.map(
@@ -74,7 +101,7 @@ def tokenize_preferences(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, a
         keep_in_memory=True,
         desc=f"tokenize {name}",
     )
-    check_rewards(tokenized)
+    check_rows(tokenized)
     if truncated_prompts or truncated_responses:
         logger.warning(
             "%s: %d prompts and %d responses of %d rows did not fit into %d tokens (%d of prompt) and were truncated",
@@ -88,45 +115,17 @@ def tokenize_preferences(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, a
     return tokenized
 
 
-def check_rewards(rows: Dataset) -> None:
-    """Raise UserError, with row ids, where a reward is missing or not finite or the candidate counts differ."""
-    counts = {len(rewards) for rewards in rows["rewards"]}
-    if len(counts) > 1 or min(counts, default=2) < 2:
-        raise UserError(f"every row needs the same number of candidates, two or more; the rows have {sorted(counts)}.")
-    bad = [
-        row_id
-        for row_id, rewards in zip(rows["id"], rows["rewards"], strict=True)
-        if any(reward is None or not torch.isfinite(torch.tensor(reward)) for reward in rewards)
-    ]
+def check_rows(rows: Dataset) -> None:
+    """Raise UserError, with row ids, where there is no pair to compare or a reward is missing or not finite."""
+    few, bad = [], []
+    for row_id, rewards in zip(rows["id"], rows["rewards"], strict=True):
+        if len(rewards) < 2:
+            few.append(row_id)
+        if any(reward is None or not math.isfinite(reward) for reward in rewards):
+            bad.append(row_id)
+    if few:
+        raise UserError(f"{len(few)} rows have fewer than two candidates, for example {few[:EXAMPLES]}.")
     if bad:
         raise UserError(
-            f"{len(bad)} rows have a reward that is not a finite number, for example {bad[:5]}: rescore them."
+            f"{len(bad)} rows have a reward that is not a finite number, for example {bad[:EXAMPLES]}: rescore them."
         )
-
-
-@dataclass
-class PreferenceCollator:
-    """Pads all candidates of a batch into one (batch * n, tokens) block, candidates of a row side by side.
-
-    Padding is on the right and masked out, so that a candidate's log-probs do not depend on its batch mates.
-    """
-
-    pad_token_id: int
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        sequences = [(row["prompt_ids"], ids) for row in rows for ids in row["response_ids"]]
-        width = max(len(prompt) + len(response) for prompt, response in sequences)
-        input_ids = torch.full((len(sequences), width), self.pad_token_id)
-        attention_mask = torch.zeros((len(sequences), width), dtype=torch.long)
-        response_mask = torch.zeros((len(sequences), width), dtype=torch.bool)
-        for index, (prompt, response) in enumerate(sequences):
-            end = len(prompt) + len(response)
-            input_ids[index, :end] = torch.tensor(prompt + response)
-            attention_mask[index, :end] = 1
-            response_mask[index, len(prompt) : end] = True
-        return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "response_mask": response_mask,
-            "rewards": torch.tensor([row["rewards"] for row in rows], dtype=torch.float32),
-        }

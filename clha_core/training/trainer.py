@@ -1,6 +1,9 @@
 """CLHATrainer: transformers' Trainer over preference rows, in TRL's conventions."""
 
-from collections import defaultdict
+import contextlib
+import functools
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,24 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from clha_core.errors import UserError
-from clha_core.losses import adaptive_sft_loss, clha_loss, pro_loss, rank_by_reward, similar_pairs
-from clha_core.training.config import CLHAConfig
-from clha_core.training.logps import response_logps
-from clha_core.training.preference_data import PreferenceCollator, tokenize_preferences
+from clha_core.losses import Totals, reward_gap_at_quantile
+from clha_core.packing.budget import cut, cut_into
+from clha_core.packing.scorer import ResponseScorer
+from clha_core.training.batches import (
+    MicroBatch,
+    PreferenceCollator,
+    Row,
+    add_totals,
+    length_table,
+    micro_batch,
+    reward_table,
+    totals_of,
+)
+from clha_core.training.config import NEEDS_REFERENCE, CLHAConfig
+from clha_core.training.methods import Scores, method_loss
+from clha_core.training.metrics import RunningMeans, record_scores
+from clha_core.training.preference_data import EXAMPLES, tokenize_preferences
+from clha_core.training.reference import with_reference_logps
 
 
 class CLHATrainer(Trainer):
@@ -22,15 +39,19 @@ class CLHATrainer(Trainer):
     Args:
         model: a causal language model, or the name or folder of one.
         args: the configuration.
-        train_dataset, eval_dataset: rows with `prompt` and either `responses` and `rewards` (n >= 2 candidates) or
-            TRL's `chosen` and `rejected` (with `score_chosen`, `score_rejected` where known).
+        train_dataset, eval_dataset: rows with `prompt` and either `responses` and `rewards` (n >= 2 candidates, not the
+            same n in every row) or TRL's `chosen` and `rejected` (with `score_chosen`, `score_rejected` where known).
         processing_class: the model's tokenizer.
         callbacks: further callbacks of transformers.
+        peft_config: train an adapter of peft (a LoraConfig, say) instead of the weights.
 
     Logged beside transformers' own: TRL's `rewards/chosen`, `rewards/rejected`, `rewards/accuracies`,
-    `rewards/margins` (implicit rewards: mean log-prob per token of the best- and of the worst-rated candidate) and
-    `logps/chosen`, `logps/rejected` (sums); `loss/contrastive`, `loss/sft`; `pairs/masked` (share of neighbouring
-    ranks that are masked), `sft/gated` (share of rows whose best answer is not imitated), `reward_model/margins`.
+    `rewards/margins` and `logps/chosen`, `logps/rejected` (see `record_scores`); the parts of the loss (`loss/*`);
+    clha's `pairs/masked` (share of neighbouring ranks that are masked) and `sft/gated` (share of rows whose best answer
+    is not imitated); `reward_model/margins`; `tokens_per_second` (of unshared, unpadded sequences).
+
+    Raises:
+        UserError: data or settings that would train something else than was meant.
     """
 
     args: CLHAConfig
@@ -43,107 +64,222 @@ class CLHATrainer(Trainer):
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        peft_config: Any = None,
     ) -> None:
         if processing_class is None:
             raise UserError("CLHATrainer needs processing_class: the tokenizer of the model.")
         if isinstance(model, str | Path):
             model = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True)
-        tokenized = {
+        policy: nn.Module = model
+        if peft_config is not None:
+            from peft import get_peft_model
+
+            policy = get_peft_model(model, peft_config)
+        data = {
             name: tokenize_preferences(rows, processing_class, args, name)
             for name, rows in (("train", train_dataset), ("validation", eval_dataset))
             if rows is not None
         }
-        pad = processing_class.pad_token_id
+        self.candidates = max((len(rewards) for rows in data.values() for rewards in rows["rewards"]), default=2)
+        self.reward_gap = _reward_gap(args, data, self.candidates)
         super().__init__(
-            model=model,
+            model=policy,
             args=args,
-            data_collator=PreferenceCollator(processing_class.eos_token_id if pad is None else pad),
-            train_dataset=tokenized.get("train"),
-            eval_dataset=tokenized.get("validation"),
+            data_collator=PreferenceCollator(self.candidates),
+            train_dataset=data.get("train"),
+            eval_dataset=data.get("validation"),
             processing_class=processing_class,
             callbacks=callbacks,
         )
-        # The loss is averaged by the Trainer over accumulated batches, not by a count of labels.
-        self.model_accepts_loss_kwargs = False
-        self._metrics: dict[str, dict[str, list[Tensor]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
+        longest = max(
+            (tree.tokens for rows in data.values() for row in rows for tree in Row(**row).trees),
+            default=args.max_length,
+        )
+        self.scorer = ResponseScorer(policy, args.packing, longest)
+        if args.method in NEEDS_REFERENCE and data:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise UserError(
+                    f"{args.method} needs the log-probs of its starting model, which no process holds whole under FSDP "
+                    "or ZeRO: use one process or DDP (configs/ddp.yaml), or a method without a reference."
+                )
+            self.train_dataset = self._with_reference(self.train_dataset)
+            self.eval_dataset = self._with_reference(self.eval_dataset)
+        # compute_loss() divides by the counts of the whole step; the Trainer is to divide by nothing.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self._means = {"train": RunningMeans(), "eval": RunningMeans()}
+        self._evaluated: list[Tensor] = []
+        self._eval_totals: Totals | None = None
+        self._tokens, self._clock = 0, time.perf_counter()
+
+    # --- one optimizer step ---------------------------------------------------------------------------------------
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The batches of one step, and their `Totals` over all processes, which the loss divides by."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        own = add_totals([self._totals(batch) for batch in batches])
+        return batches, Totals(*(self.accelerator.reduce(count.to(device), reduction="sum") for count in own))
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Totals | None = None,  # type: ignore[override]
+    ) -> Tensor:
+        """Forward and backward over the batch's micro-batches; gradients meet those of other processes in the last."""
+        model.train()
+        rows = inputs["rows"].rows
+        totals = num_items_in_batch or self._totals(inputs)
+        loss = torch.zeros((), device=self.args.device)
+        cuts = self._cut(rows)
+        for number, indices in enumerate(cuts):
+            with self._gradients_meet(model, last=number == len(cuts) - 1):
+                part = self._micro_loss(model, [rows[index] for index in indices], totals, "train")
+                # Processes average their gradients, and the loss is a sum over them.
+                part = part * self.accelerator.num_processes
+                self.accelerator.backward(part)
+            loss += part.detach()
+        self._tokens += sum(row.sequence_tokens for row in rows)
+        return loss
 
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        num_items_in_batch: Totals | None = None,  # type: ignore[override]
     ) -> Any:
-        """The method's loss on a batch; its parts are kept for the next log line."""
-        rewards = inputs["rewards"]
-        sums, lengths = response_logps(model, inputs)
-        rewards, sums, lengths = rank_by_reward(rewards, sums.view_as(rewards), lengths.view_as(rewards))
-        loss, parts = self.method_loss(sums, lengths, rewards)
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss.item()} at step {self.state.global_step}: lower train.learning_rate, or look "
-                "at the rewards of the rows (clha rescore writes a report)."
-            )
-        self.keep_metrics("train" if model.training else "eval", sums, lengths, rewards, parts)
+        """The method's loss on a batch of the collator; its mean is over this batch, or over a step's `Totals`."""
+        rows = inputs["rows"].rows
+        totals = num_items_in_batch or self._totals(inputs)
+        phase = "train" if model.training else "eval"
+        parts = [self._micro_loss(model, [rows[at] for at in indices], totals, phase) for indices in self._cut(rows)]
+        loss = torch.stack(parts).sum()
         return (loss, {}) if return_outputs else loss
 
-    def method_loss(self, sums: Tensor, lengths: Tensor, rewards: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and its parts by name; inputs (batch, n), ranked by reward."""
-        args = self.args
-        if args.method == "sft":
-            return -sums[:, 0].sum() / lengths[:, 0].sum(), {}
-        means = sums / lengths
-        if args.method == "pro":
-            sft = adaptive_sft_loss(sums, rewards, sft_weight=args.sft_weight)
-            ranking = pro_loss(means, rewards)
-            return ranking + sft, {"loss/ranking": ranking, "loss/sft": sft}
-        compared = means if args.logp_normalisation == "mean" else sums
-        loss = clha_loss(
-            compared, sums, rewards, margin=args.margin, reward_gap=args.reward_gap, sft_weight=args.sft_weight
-        )
-        return loss.total, {
-            "loss/contrastive": loss.contrastive,
-            "loss/sft": loss.sft,
-            "pairs/masked": similar_pairs(rewards, 1, args.reward_gap).float().mean(),
-            "sft/gated": (rewards[:, 0] <= 0).float().mean(),
-        }
+    def _micro_loss(self, model: nn.Module, rows: list[Row], totals: Totals, phase: str) -> Tensor:
+        batch = micro_batch(rows, self.candidates, self.args.device)
+        with self.compute_loss_context_manager():
+            sums = batch.dense(self.scorer.sums(model, batch.trees, batch.pack))
+        scores = Scores(sums, batch.lengths, batch.rewards, batch.reference_sums)
+        totals = Totals(*(count.to(sums.device) for count in totals))
+        loss, parts = method_loss(self.args, scores, self.reward_gap, totals)
+        self._require_finite(loss, sums, batch)
+        record_scores(self._means[phase], self.args, scores, self.reward_gap)
+        share = totals.rows.new_tensor(len(rows))
+        for name, part in parts.items():  # parts add up over a step's micro-batches, as the loss does
+            self._means[phase].add(name, part * totals.rows, share)
+        return loss
 
-    def keep_metrics(
-        self, phase: str, sums: Tensor, lengths: Tensor, rewards: Tensor, parts: dict[str, Tensor]
-    ) -> None:
-        """Add a batch to the running means of `phase`; inputs (batch, n), ranked by reward."""
-        means = sums / lengths
-        values = {
-            "rewards/chosen": means[:, 0].mean(),
-            "rewards/rejected": means[:, -1].mean(),
-            "rewards/accuracies": (means[:, 0] > means[:, -1]).float().mean(),
-            "rewards/margins": (means[:, 0] - means[:, -1]).mean(),
-            "logps/chosen": sums[:, 0].mean(),
-            "logps/rejected": sums[:, -1].mean(),
-            "reward_model/margins": (rewards[:, 0] - rewards[:, -1]).mean(),
-            **parts,
-        }
-        for name, value in values.items():
-            self._metrics[phase][name].append(value.detach())
+    def _require_finite(self, loss: Tensor, sums: Tensor, batch: MicroBatch) -> None:
+        if torch.isfinite(loss):
+            return
+        wrong = [
+            row.id for row, finite in zip(batch.rows, torch.isfinite(sums).all(1).tolist(), strict=True) if not finite
+        ]
+        raise UserError(
+            f"the loss is {loss.item()} at step {self.state.global_step}; log-probs are not finite in rows "
+            f"{wrong[:EXAMPLES] or 'of this step'}. Lower the learning rate, use bfloat16 rather than float16, or look "
+            "at the rewards of those rows (the stage rescore writes a report)."
+        )
+
+    def _totals(self, batch: Mapping[str, Any]) -> Totals:
+        return totals_of(batch, reward_gap=self.reward_gap, reward_mask=self.args.reward_mask)
+
+    def _cut(self, rows: list[Row]) -> list[list[int]]:
+        """Micro-batches as indices into `rows`, as many in every process: FSDP's processes have to meet in each."""
+        costs = [self.scorer.cost(row.trees) for row in rows]
+        cuts = cut(costs, self.args.tokens_per_micro_batch)
+        if self.accelerator.num_processes == 1:
+            return cuts
+        own = torch.tensor([len(cuts), -len(rows)], device=self.args.device)
+        counts, sizes = self.accelerator.gather(own).view(-1, 2).unbind(1)
+        return cut_into(costs, min(int(counts.max()), int(-sizes.max())))
+
+    @contextlib.contextmanager
+    def _gradients_meet(self, model: nn.Module, *, last: bool) -> Iterator[None]:
+        """Backward passes inside the block are not reduced over processes, unless it is the step's last."""
+        state = self.accelerator.gradient_state
+        sync = state.sync_gradients
+        state._set_sync_gradients(sync and last)  # DeepSpeed asks for it in its backward()
+        wait = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
+        try:
+            with wait:
+                yield
+        finally:
+            state._set_sync_gradients(sync)
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, with the loss over the whole split: a mean of batch means would depend on the batches."""
+        self._evaluated.clear()
+        rows = [Row(**row) for row in dataloader.dataset]
+        rewards, lengths = reward_table(rows, self.candidates), length_table(rows, self.candidates)
+        self._eval_totals = self._totals({"rewards": rewards, "lengths": lengths})
+        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        own = torch.stack(self._evaluated).sum().reshape(1)
+        name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
+        assert output.metrics is not None
+        output.metrics[name] = self.accelerator.gather(own).sum().item()
+        self._eval_totals = None
+        return output
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor, None, None]:
+        """The loss alone: logits of a whole evaluation would not fit into memory."""
+        with torch.no_grad():
+            loss: Tensor = self.compute_loss(model, inputs, num_items_in_batch=self._eval_totals)
+        self._evaluated.append(loss.double())
+        return loss, None, None
+
+    # --- the record -----------------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means since the last log line, as TRL does."""
         phase = "eval" if "eval_loss" in logs else "train"
         prefix = "eval_" if phase == "eval" else ""
-        for name, values in self._metrics[phase].items():
-            across_processes = self.accelerator.gather(torch.stack(values).float().mean().reshape(1))
-            logs[prefix + name] = round(across_processes.mean().item(), 6)
-        self._metrics[phase].clear()
+        for name, value in self._means[phase].take(self.accelerator).items():
+            logs[prefix + name] = round(value, 6)
+        if phase == "train" and self._tokens:
+            now = time.perf_counter()
+            logs["tokens_per_second"] = round(self._tokens * self.accelerator.num_processes / (now - self._clock), 1)
+            self._tokens, self._clock = 0, now
         super().log(logs, start_time)
 
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor, None, None]:
-        """The loss alone: logits of a whole evaluation would not fit into memory."""
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
-        return loss.detach(), None, None
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Six for every parameter and token of unshared, unpadded sequences (PaLM's estimate, attention left out)."""
+        tokens = sum(row.sequence_tokens for row in inputs["rows"].rows)
+        return 6 * tokens * self._parameters
+
+    @functools.cached_property
+    def _parameters(self) -> int:
+        model: Any = self.model
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def _with_reference(self, data: Dataset | None) -> Dataset | None:
+        if data is None:
+            return None
+        return with_reference_logps(
+            data,
+            self.accelerator.unwrap_model(self.model),
+            self.scorer,
+            self.args,
+        )
+
+
+def _reward_gap(args: CLHAConfig, data: Mapping[str, Dataset], candidates: int) -> float:
+    """clha's gap in units of the rewards."""
+    if args.reward_gap_quantile is None or "train" not in data:
+        return args.reward_gap
+    rewards = reward_table([Row(**row) for row in data["train"]], candidates)
+    return reward_gap_at_quantile(rewards, args.reward_gap_quantile)

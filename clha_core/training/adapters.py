@@ -1,0 +1,40 @@
+"""LoRA through peft: the adapter that is trained, and the checkpoint that it ends in."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel
+from transformers import PreTrainedModel, Trainer
+
+from clha_core.params import LoraParams
+
+ADAPTER = "adapter"
+
+
+def lora_config(params: LoraParams) -> LoraConfig:
+    """Our parameters in peft's words."""
+    targets: Any = params.targets if params.targets == "all-linear" else params.targets.split(",")
+    return LoraConfig(
+        r=params.rank,
+        lora_alpha=params.alpha,
+        lora_dropout=params.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+def save_adapted(trainer: Trainer, load_model: Callable[[], PreTrainedModel], out: Path) -> None:
+    """Write the adapter to `out`/adapter, and to `out` the model that it was trained on with the adapter merged.
+
+    It is merged into weights read anew: those of the training may have been quantised.
+    """
+    trainer.save_model(str(out / ADAPTER))
+    if not trainer.is_world_process_zero():
+        return
+    for file in (out / ADAPTER).iterdir():
+        if not file.name.startswith("adapter_"):
+            file.unlink()  # the tokenizer lies in `out`; training_args.bin is a pickle
+    merged = PeftModel.from_pretrained(load_model(), str(out / ADAPTER)).merge_and_unload()
+    merged.save_pretrained(str(out))
+    trainer.processing_class.save_pretrained(str(out))  # type: ignore[union-attr]
