@@ -1,10 +1,13 @@
 """Tiny checkpoints in the formats of the real ones, made on the spot: random weights, a few thousand parameters."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
     LlamaConfig,
@@ -86,6 +89,20 @@ def llama(made: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCausalLM:
 def qwen2(made: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2ForCausalLM:
     torch.manual_seed(seed)
     return Qwen2ForCausalLM(Qwen2Config(**_sizes(made), num_key_value_heads=2)).eval()
+
+
+def causal_lm(architecture: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """A causal language model of any architecture (a `model_type` of transformers) over 64 token ids.
+
+    Its weights are large enough for attention to matter: with the usual small ones every token is about as likely.
+    """
+    sizes = {**SIZES, "vocab_size": 64, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    sizes |= {"initializer_range": 0.15, "max_position_embeddings": 256}
+    if architecture != "gpt_neox":
+        sizes |= {"num_key_value_heads": 2, "head_dim": 8}
+    config = AutoConfig.for_model(architecture, **(sizes | changes))
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def llama_reward(made: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForSequenceClassification:

@@ -1,4 +1,8 @@
-"""Log-probs of a pack's responses under a causal language model of transformers."""
+"""Log-probs of a pack's responses under a causal language model of transformers.
+
+The model's own forward runs, so that autocast, gradient hooks and adapters around it work as ever. Only its output
+layer (and, where it is known, its last decoder layer) is redirected to the rows that scores are read from.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,9 +12,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from clha_core.packing.head import target_logps
+from clha_core.packing.head import picked_logps, target_logps
 from clha_core.packing.last_layer import last_layer, trimmed
 from clha_core.packing.trees import TreePack
+
+# What configurations call a scale or a cap of the logits, behind the output layer. A model that hides it under another
+# name gets wrong log-probs, and `clha_core.packing.support.why_not` says so.
+LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:
@@ -18,36 +26,58 @@ def causal_lm(model: nn.Module) -> PreTrainedModel:
     inner: Any = model
     while hasattr(inner, "module"):
         inner = inner.module
-    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    language_model: PreTrainedModel = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    return language_model
 
 
 def token_logps(model: nn.Module, pack: TreePack) -> Tensor:
-    """Log-prob of every scored token of a pack, (S,), in the order of `pack.targets`.
+    """Log-prob of every scored token of a pack, (S,), in the order of `pack.targets`, in float32 or float64.
 
     Args:
         model: a causal language model whose attention is `clha_tree`; it may be wrapped (DDP, FSDP, peft).
     """
     language_model = causal_lm(model)
-    body, head = language_model.base_model, language_model.get_output_embeddings()
-    last = last_layer(body)
+    head: Any = language_model.get_output_embeddings()
+    own_head = head.forward
+    fused = head_gives_logits(language_model)
+    last = last_layer(language_model.base_model)
 
-    def forward(**_: Any) -> Tensor:  # peft fills in arguments of its own
-        with redirected(last, trimmed(last, pack.kept)) if last is not None else nullcontext():
-            states = body(
-                input_ids=pack.input_ids,
-                position_ids=pack.position_ids,
-                # Four dimensions are taken as they are: no mask of the pack's square is made.
-                attention_mask=pack.input_ids.new_ones((1, 1, 1, 1), dtype=torch.bool),
-                use_cache=False,
-                trees=(pack.segments, pack.masks),
-            ).last_hidden_state[0]
-        if last is None:
-            states = states[pack.kept]
-        with redirected(head, lambda hidden: target_logps(hidden, head.weight, pack.targets)):
-            return head(states[pack.read])
+    def scores(hidden: Tensor) -> Tensor:
+        states = hidden[0] if last is not None else hidden[0, pack.kept]
+        if fused:
+            return target_logps(states[pack.read], head.weight, pack.targets)
+        return own_head(states[pack.read].unsqueeze(0))
 
-    with redirected(language_model, forward):
-        return model(input_ids=pack.input_ids)
+    with (
+        redirected(head, scores),
+        redirected(last, trimmed(last, pack.kept)) if last is not None else nullcontext(),
+    ):
+        logits: Tensor = model(
+            input_ids=pack.input_ids,
+            position_ids=pack.position_ids,
+            # Four dimensions are taken as they are: no mask of the pack's square is made.
+            attention_mask=pack.input_ids.new_ones((1, 1, 1, 1), dtype=torch.bool),
+            use_cache=False,
+            trees=(pack.segments, pack.masks),
+        ).logits
+    return logits if fused else picked_logps(logits[0], pack.targets)
+
+
+def head_gives_logits(language_model: PreTrainedModel) -> bool:
+    """Whether the logits are the output layer's weight times the hidden states, and nothing else.
+
+    Not so with a bias, a quantised layer, an adapter on it, or where the model scales or caps its logits. Their logits
+    are the model's own then, which costs memory: all of them at once, and more than once.
+    """
+    head = language_model.get_output_embeddings()
+    config = language_model.config.get_text_config()
+    changes = [getattr(config, name, None) for name in LOGIT_CHANGES]
+    return (
+        isinstance(head, nn.Linear)
+        and head.bias is None
+        and head.weight.is_floating_point()
+        and all(change in (None, 1) for change in changes)
+    )
 
 
 def sums(token_values: Tensor, pack: TreePack) -> Tensor:

@@ -35,6 +35,12 @@ def target_logps(hidden: Tensor, weight: Tensor, targets: Tensor, *, block_bytes
     return logps
 
 
+def picked_logps(logits: Tensor, targets: Tensor) -> Tensor:
+    """log softmax at the targets, (S,), of logits (S, vocabulary) that are there already; in float32 or float64."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return logits.log_softmax(-1, dtype=wide).gather(1, targets.unsqueeze(1)).squeeze(1)
+
+
 def _log_softmax(hidden: Tensor, weight: Tensor) -> Tensor:
     """(rows, vocabulary), in the memory of the logits."""
     logits = hidden @ weight.t()
