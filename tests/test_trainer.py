@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from clha_core import CLHAConfig, CLHATrainer, clha_loss
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
+from clha_core.models.loading import load_policy, load_trained
 from clha_core.tracking.interface import NullTracker
 from clha_core.training.align import align, last_checkpoint, training_config
 from clha_core.training.batches import Row, micro_batch
@@ -367,6 +369,44 @@ def test_an_adapter_ends_in_a_merged_checkpoint_and_beside_it_alone(
     ids = torch.tensor([[5, 6, 7, 8]])
     torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(merged(ids).logits, tiny.llama(TOKENIZER)(ids).logits, atol=1e-3)
+
+
+def test_an_adapter_trains_over_weights_in_four_bits_and_is_merged_into_whole_ones(
+    tmp_path: Path, make_params: Callable
+) -> None:
+    changes = {"policy.quantization": "nf4", "train.max_steps": 2, "train.eval_steps": 1, "train.lora.rank": 4}
+    params = make_params(changes)
+    wide = LlamaConfig(
+        **{**tiny.llama(TOKENIZER).config.to_dict(), "hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(wide)  # blocks of four-bit weights are 64 wide
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    start = tiny.save(model, TOKENIZER, tmp_path / "start")
+    rows = Dataset.from_list(tiny.random_rows(8))
+    args = training_config(params.train, params.policy, tmp_path / "run")
+    align(
+        partial(load_trained, start, params.policy),
+        TOKENIZER,
+        rows,
+        rows,
+        args,
+        params.train,
+        NullTracker(),
+        out=tmp_path / "out",
+        curves=tmp_path / "curves.csv",
+    )
+    merged = load_policy(tmp_path / "out", dtype="float32")
+    assert type(merged.model.layers[0].mlp.up_proj) is torch.nn.Linear
+    after = merged.state_dict()
+    assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
+    assert not torch.equal(before["model.layers.0.mlp.up_proj.weight"], after["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_four_bits_without_an_adapter_are_refused(tmp_path: Path, make_params: Callable) -> None:
+    params = make_params({"policy.quantization": "nf4"})
+    with pytest.raises(UserError, match=r"set lora\.rank"):
+        training_config(params.train, params.policy, tmp_path)
 
 
 def test_a_model_card_says_how_the_model_was_trained(

@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from clha_core import losses, packing, tokenization
 from clha_core.digest import file_digest, folder_digest
+from clha_core.errors import UserError
 from clha_core.params import OptimParams, Params, PolicyParams, TrainParams
 from clha_core.tracking.interface import Tracker
 from clha_core.training.adapters import lora_config, save_adapted
@@ -33,7 +34,16 @@ class Outcome:
 
 
 def training_config(optim: OptimParams, policy: PolicyParams, output_dir: Path) -> CLHAConfig:
-    """Our parameters in transformers' words."""
+    """Our parameters in transformers' words.
+
+    Raises:
+        UserError: weights in four bits, which cannot be trained, and no adapter to train instead.
+    """
+    if policy.quantization != "none" and not optim.lora.rank:
+        raise UserError(
+            f"policy.quantization: {policy.quantization} trains an adapter over frozen weights: set lora.rank of sft "
+            "and train (16, say), or quantization to none."
+        )
     method = (
         optim.model_dump(include={field.name for field in fields(CLHAConfig)} & METHOD_PARAMS)
         if isinstance(optim, TrainParams)
