@@ -52,7 +52,7 @@ def in_float64(model: nn.Module) -> nn.Module:
 
 def rms_norm(module: Any, hidden: Tensor) -> Tensor:
     """What an RMS norm of transformers computes, in the precision of its input."""
-    weight = module.weight + 1 if type(module).__name__ == "GemmaRMSNorm" else module.weight
+    weight = module.weight + 1 if type(module).__name__.startswith("Gemma") else module.weight
     eps = module.eps if hasattr(module, "eps") else module.variance_epsilon
     return F.rms_norm(hidden, weight.shape, weight, eps)
 
