@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Tr
 from clha_core import CLHAConfig, CLHATrainer, clha_loss
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
-from clha_core.models.loading import load_policy, load_trained
+from clha_core.models.loading import load_policy
 from clha_core.tracking.interface import NullTracker
 from clha_core.training.align import align, last_checkpoint, training_config
 from clha_core.training.batches import Row, micro_batch
@@ -302,14 +301,16 @@ def run_align(
 ) -> Path:
     params = make_params({"train.max_steps": 8, "train.eval_steps": 2, "train.rows_per_step": 2, "train.epochs": 2})
     params.train.lora.rank = rank
+    params.policy.max_length, params.policy.max_prompt_length = LENGTHS.values()
+    start = tiny.save(tiny.llama(TOKENIZER), TOKENIZER, folder / "start")
     args = training_config(params.train, params.policy, folder / "run")
     args.disable_tqdm = True
     rows = Dataset.from_list(tiny.random_rows(12))
 
     def go() -> None:
         align(
-            lambda: tiny.llama(TOKENIZER),
-            TOKENIZER,
+            start,
+            params.policy,
             rows,
             rows.select(range(4)),
             args,
@@ -386,8 +387,8 @@ def test_an_adapter_trains_over_weights_in_four_bits_and_is_merged_into_whole_on
     rows = Dataset.from_list(tiny.random_rows(8))
     args = training_config(params.train, params.policy, tmp_path / "run")
     align(
-        partial(load_trained, start, params.policy),
-        TOKENIZER,
+        start,
+        params.policy,
         rows,
         rows,
         args,

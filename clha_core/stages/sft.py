@@ -1,11 +1,9 @@
 """Stage `sft`: supervised fine-tuning on what people chose: the baseline, and where alignment may start."""
 
-from functools import partial
 from pathlib import Path
 
 from clha_core import paths
 from clha_core.data.tables import read_rows
-from clha_core.models.loading import load_tokenizer, load_trained
 from clha_core.params import Params
 from clha_core.stages.context import prepare_torch
 from clha_core.tracking.interface import NullTracker
@@ -20,8 +18,8 @@ def run(params: Params, root: Path = Path()) -> None:
     base = root / paths.BASE_MODEL
     checkpoints = run_folder(root / paths.SCRATCH, "sft", params, params.sft, base, ingested)
     align(
-        partial(load_trained, base, params.policy),
-        load_tokenizer(base, trust_remote_code=params.policy.trust_remote_code),
+        base,
+        params.policy,
         labelled_dataset(read_rows(ingested / "train.parquet")),
         labelled_dataset(read_rows(ingested / "validation.parquet")),
         training_config(params.sft, params.policy, checkpoints),

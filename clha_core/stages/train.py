@@ -1,7 +1,6 @@
 """Stage `train`: the alignment, one MLflow run."""
 
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -9,7 +8,6 @@ from datasets import Dataset
 from clha_core import paths
 from clha_core.data.tables import RESCORED_SCHEMA, read_table
 from clha_core.digest import folder_digest
-from clha_core.models.loading import load_tokenizer, load_trained
 from clha_core.params import Params
 from clha_core.stages.context import is_main_process, prepare_torch, write_metrics
 from clha_core.tracking.interface import NullTracker
@@ -38,8 +36,8 @@ def run(params: Params, root: Path = Path()) -> None:
     with recorded as tracker:
         describe_training(tracker, params, root)
         outcome = align(
-            partial(load_trained, start, params.policy),
-            load_tokenizer(start, trust_remote_code=params.policy.trust_remote_code),
+            start,
+            params.policy,
             rows_of(rescored / "train.parquet", params.train.rewards),
             rows_of(rescored / "validation.parquet", params.train.rewards),
             config,

@@ -1,13 +1,13 @@
 """LoRA through peft: the adapter that is trained, and the checkpoint that it ends in."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel
-from transformers import PreTrainedModel, Trainer
+from transformers import Trainer
 
-from clha_core.params import LoraParams
+from clha_core.models.loading import load_policy
+from clha_core.params import LoraParams, PolicyParams
 
 ADAPTER = "adapter"
 
@@ -24,10 +24,10 @@ def lora_config(params: LoraParams) -> LoraConfig:
     )
 
 
-def save_adapted(trainer: Trainer, load_model: Callable[[], PreTrainedModel], out: Path) -> None:
-    """Write the adapter to `out`/adapter, and to `out` the model that it was trained on with the adapter merged.
+def save_adapted(trainer: Trainer, start: Path, policy: PolicyParams, out: Path) -> None:
+    """Write the adapter to `out`/adapter, and to `out` the model in `start` with the adapter merged.
 
-    It is merged into weights read anew: those of the training may have been quantised.
+    It is merged into weights read anew: those of the training may have four bits.
     """
     trainer.save_model(str(out / ADAPTER))
     if not trainer.is_world_process_zero():
@@ -35,6 +35,7 @@ def save_adapted(trainer: Trainer, load_model: Callable[[], PreTrainedModel], ou
     for file in (out / ADAPTER).iterdir():
         if not file.name.startswith("adapter_"):
             file.unlink()  # the tokenizer lies in `out`; training_args.bin is a pickle
-    merged = PeftModel.from_pretrained(load_model(), str(out / ADAPTER)).merge_and_unload()
+    whole = load_policy(start, dtype="float32", trust_remote_code=policy.trust_remote_code)
+    merged = PeftModel.from_pretrained(whole, str(out / ADAPTER)).merge_and_unload()
     merged.save_pretrained(str(out))
     trainer.processing_class.save_pretrained(str(out))  # type: ignore[union-attr]

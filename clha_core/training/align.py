@@ -3,17 +3,17 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from clha_core import losses, packing, tokenization
 from clha_core.digest import file_digest, folder_digest
 from clha_core.errors import UserError
+from clha_core.models.loading import load_tokenizer, load_trained
 from clha_core.params import OptimParams, Params, PolicyParams, TrainParams
 from clha_core.tracking.interface import Tracker
 from clha_core.training.adapters import lora_config, save_adapted
@@ -110,8 +110,8 @@ def last_checkpoint(run: Path) -> Path | None:
 
 
 def align(
-    load_model: Callable[[], PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
+    start: Path,
+    policy: PolicyParams,
     train: Dataset,
     validation: Dataset,
     config: CLHAConfig,
@@ -121,7 +121,7 @@ def align(
     out: Path,
     curves: Path,
 ) -> Outcome:
-    """Train, keep the checkpoint that is best on validation, write it to `out` and the curves to `curves`.
+    """Train the model in `start`, write its best checkpoint on validation to `out` and the curves to `curves`.
 
     A training that was cut off goes on from its last checkpoint in `config.output_dir`, which is removed once the
     model is written.
@@ -130,11 +130,11 @@ def align(
     if optim.early_stopping:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=optim.early_stopping))
     trainer = CLHATrainer(
-        load_model(),
+        load_trained(start, policy),
         config,
         train,
         validation,
-        processing_class=tokenizer,
+        processing_class=load_tokenizer(start, trust_remote_code=policy.trust_remote_code),
         callbacks=callbacks,
         peft_config=lora_config(optim.lora) if optim.lora.rank else None,
     )
@@ -148,7 +148,7 @@ def align(
     names = ("eval_loss", "eval_rewards/accuracies", "eval_rewards/margins")
     outcome = Outcome(best, {name.removeprefix("eval_"): at_best[name] for name in names if name in at_best})
     if optim.lora.rank:
-        save_adapted(trainer, load_model, out)
+        save_adapted(trainer, start, policy, out)
     else:
         trainer.save_model(str(out))
     if trainer.is_world_process_zero():
