@@ -15,7 +15,7 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,26 +55,27 @@ def measure_lengths(file: Path) -> list[Lengths]:
     from clha_core.models.scratch import train_tokenizer
     from clha_core.tokenization import encode_row
 
-    parsed = []
+    rows: list[dict[str, Any]] = []
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         for line in lines:
             try:
-                parsed.append(parse_row(json.loads(line)))
+                row = parse_row(json.loads(line))
             except RowError:
                 continue
-    tokenizer = train_tokenizer(({"prompt": row.prompt, "responses": row.responses} for row in parsed), BPE_TOKENS)
+            rows.append({"prompt": row.prompt, "responses": row.responses})
+    tokenizer = train_tokenizer(rows, BPE_TOKENS)
     encoded = [
         encode_row(
             tokenizer,
-            row.prompt,
-            row.responses,
+            row["prompt"],
+            row["responses"],
             prompt_format="hh",
             max_length=MAX_LENGTH,
             max_prompt_length=MAX_PROMPT_LENGTH,
         )
-        for row in parsed
+        for row in rows
     ]
-    return [Lengths(len(row.prompt_ids), tuple(map(len, row.response_ids))) for row in encoded]
+    return [Lengths(len(one.prompt_ids), tuple(map(len, one.response_ids))) for one in encoded]
 
 
 def main(file: Annotated[Path, typer.Argument(help="HH-RLHF's harmless-base/train.jsonl.gz.")]) -> None:

@@ -131,7 +131,7 @@ def activation_peak(contestant: Contestant, rows: Draw) -> int:
 def _cpu_peak(contestant: Contestant, batch: Any) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         forward(contestant, batch).backward()
-    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    results = profiler.profiler.kineto_results
     changes = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]")
     alive = peak = 0
     for _, change in changes:

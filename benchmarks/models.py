@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.batches import PAD_ID
 from benchmarks.hh_lengths import MAX_LENGTH
@@ -50,11 +50,11 @@ def build(shape: Shape, *, device: str = "cpu", dtype: torch.dtype = torch.float
         pad_token_id=PAD_ID,
         bos_token_id=None,
         eos_token_id=None,
-        attn_implementation="sdpa",
     )
     with torch.device(device):
-        model = LlamaForCausalLM(config)
-    return model.to(dtype).train()
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    assert isinstance(model, LlamaForCausalLM)
+    return model.train()
 
 
 def body_parameters(model: LlamaForCausalLM) -> int:

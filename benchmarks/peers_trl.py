@@ -72,7 +72,8 @@ def cpo(model: LlamaForCausalLM) -> Contestant:
     trainer = cpo_trainer(model)
 
     def loss(batch: dict[str, Any]) -> Tensor:
-        computed: Tensor = trainer.compute_loss(model, batch)
+        computed = trainer.compute_loss(model, batch)
+        assert isinstance(computed, Tensor)
         return computed
 
     def collate(rows: Sequence[Row]) -> Any:
