@@ -2,9 +2,10 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,10 +58,14 @@ def forward(contestant: Contestant, batch: Any) -> Tensor:
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a clock, once the device has done what it was given."""
+    """Seconds: on a GPU of the clock, once it has done what it was given; on a CPU of this process.
+
+    With one thread the two differ only by what other processes took, which is nobody's merit.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter()
+        return time.perf_counter()
+    return time.process_time()
 
 
 def time_steps(contestants: Sequence[Contestant], rows: Draw, rounds: int) -> dict[str, StepSeconds]:
@@ -104,7 +109,7 @@ def activation_peak(contestant: Contestant, rows: Draw) -> int:
 
     Taken over the batches that can have it: the one with the longest row and the one with the most tokens.
 
-    On a CPU the profiler's record of every allocation and release is summed up in the order of time. Parameters,
+    On a CPU: torch.profiler's record of every allocation and release, summed up in the order of time. Parameters,
     gradients and the collated batch are there before, so they do not count; a gradient on its way to be added to the
     parameter's does.
     """
@@ -115,22 +120,17 @@ def activation_peak(contestant: Contestant, rows: Draw) -> int:
     most_tokens = max(batches, key=lambda batch: sum(map(tokens, batch)))
     longest = max(batches, key=lambda batch: max(map(longest_sequence, batch)))
     peaks = []
-    for batch in map(contestant.collate, [most_tokens] if longest is most_tokens else [most_tokens, longest]):
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            forward(contestant, batch).backward()
-            peaks.append(torch.cuda.max_memory_allocated() - before)
-        else:
-            peaks.append(_cpu_peak(contestant, batch))
+    for rows_of_batch in [most_tokens] if longest is most_tokens else [most_tokens, longest]:
+        batch = contestant.collate(rows_of_batch)
+        peaks.append(cpu_peak(partial(_forward_backward, contestant, batch)))
     model.zero_grad(set_to_none=True)
     return max(peaks)
 
 
-def _cpu_peak(contestant: Contestant, batch: Any) -> int:
+def cpu_peak(work: Callable[[], None]) -> int:
+    """Most bytes alive at once during `work`, beyond what was there before: torch's own allocations on a CPU."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        forward(contestant, batch).backward()
+        work()
     results = profiler.profiler.kineto_results
     changes = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]")
     alive = peak = 0
@@ -138,6 +138,10 @@ def _cpu_peak(contestant: Contestant, batch: Any) -> int:
         alive += change
         peak = max(peak, alive)
     return peak
+
+
+def _forward_backward(contestant: Contestant, batch: Any) -> None:
+    forward(contestant, batch).backward()
 
 
 def difference(contestant: Contestant, other: Contestant, rows: Sequence[Row]) -> Difference:

@@ -50,7 +50,7 @@ def blocks(results: Results) -> list[Block]:
 def show(results: Results, console: Console) -> None:
     """Print the tables."""
     for block in blocks(results):
-        table = Table(title=block.title, title_justify="left", box=SIMPLE)
+        table = Table(title=block.title, title_justify="left", box=SIMPLE, pad_edge=False)
         for index, name in enumerate(block.header):
             table.add_column(name, justify="right" if index else "left", overflow="fold")
         for row in block.rows:
