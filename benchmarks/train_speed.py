@@ -27,7 +27,7 @@ from benchmarks.results import LOSS_TOLERANCE, Cell, Results, Step, load
 
 
 class Size(StrEnum):
-    """Parameters of the body, and vocabulary."""
+    """Parameters, embeddings included, and vocabulary."""
 
     SMALL_8K = "7m-8k"
     SMALL_32K = "7m-32k"
