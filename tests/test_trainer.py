@@ -20,7 +20,7 @@ from clha_core.tracking.interface import NullTracker
 from clha_core.training.align import align, last_checkpoint, training_config
 from clha_core.training.batches import Row, micro_batch
 from clha_core.training.config import METHODS, NEEDS_REFERENCE
-from clha_core.training.preference_data import tokenize_preferences
+from clha_core.training.preference_data import Truncation, tokenize_preferences
 
 TOKENIZER = tiny.tokenizer()
 LENGTHS = {"max_length": 96, "max_prompt_length": 64}
@@ -48,7 +48,7 @@ def trainer(folder: Path, rows: list[dict], **changes: Any) -> CLHATrainer:
 
 def tokenized(rows: list[dict], **changes: Any) -> list[Row]:
     args = CLHAConfig(output_dir="unused", **(LENGTHS | changes))
-    return [Row(**row) for row in tokenize_preferences(Dataset.from_list(rows), TOKENIZER, args, "test")]
+    return [Row(**row) for row in tokenize_preferences(Dataset.from_list(rows), TOKENIZER, args, "test")[0]]
 
 
 def scores_alone(model: torch.nn.Module, rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -249,6 +249,15 @@ def test_trl_columns_without_scores_train_on_the_label() -> None:
     (row,) = tokenized(rows)
     assert row.rewards == [1.0, 0.0]
     assert TOKENIZER.decode(row.responses[0]) == " the mat<eos>"
+
+
+def test_what_is_truncated_is_counted_and_nothing_is_dropped(tmp_path: Path) -> None:
+    rows = tiny.random_rows(6)
+    rows[3]["prompt"][0]["content"] = "a cat " * 60
+    rows[4]["responses"][1] = "the mat " * 60
+    subject = trainer(tmp_path, rows)
+    assert subject.truncation["train"] == Truncation(rows=6, truncated_prompts=1, truncated_responses=1)
+    assert subject.truncation["validation"] == Truncation(rows=4, truncated_prompts=1, truncated_responses=0)
 
 
 def test_a_row_with_a_single_candidate_is_refused_with_its_id() -> None:

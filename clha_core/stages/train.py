@@ -8,7 +8,7 @@ from datasets import Dataset
 from clha_core import paths
 from clha_core.data.tables import RESCORED_SCHEMA, read_table
 from clha_core.digest import folder_digest
-from clha_core.params import Params
+from clha_core.params import Params, flatten
 from clha_core.stages.context import is_main_process, prepare_torch, write_metrics
 from clha_core.tracking.interface import NullTracker
 from clha_core.tracking.lineage import MODEL_DIGEST_TAG
@@ -48,7 +48,8 @@ def run(params: Params, root: Path = Path()) -> None:
         )
         if not is_main_process():
             return
-        metrics = {"best_step": outcome.best_step, "validation": outcome.metrics}
+        metrics = {"best_step": outcome.best_step, "validation": outcome.metrics, "data": outcome.truncation}
         write_metrics(metrics, root / paths.TRAIN_METRICS)
         tracker.log_metrics({f"best/{name}": value for name, value in outcome.metrics.items()})
+        tracker.log_metrics({f"data/{name}": float(count) for name, count in flatten(outcome.truncation)})
         tracker.set_tags({MODEL_DIGEST_TAG: folder_digest(out)})

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from datasets import Dataset
@@ -31,6 +31,7 @@ class Outcome:
 
     best_step: int
     metrics: dict[str, float]
+    truncation: dict[str, dict[str, int]]
 
 
 def training_config(optim: OptimParams, policy: PolicyParams, output_dir: Path) -> CLHAConfig:
@@ -146,7 +147,11 @@ def align(
     best = trainer.state.best_global_step or trainer.state.global_step
     at_best = next((entry for entry in trainer.state.log_history if entry["step"] == best and "eval_loss" in entry), {})
     names = ("eval_loss", "eval_rewards/accuracies", "eval_rewards/margins")
-    outcome = Outcome(best, {name.removeprefix("eval_"): at_best[name] for name in names if name in at_best})
+    outcome = Outcome(
+        best_step=best,
+        metrics={name.removeprefix("eval_"): at_best[name] for name in names if name in at_best},
+        truncation={split: asdict(found) for split, found in trainer.truncation.items()},
+    )
     if optim.lora.rank:
         save_adapted(trainer, start, policy, out)
     else:

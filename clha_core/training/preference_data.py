@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
@@ -52,11 +53,22 @@ def prompts_of(row: Mapping[str, Any], candidates: int) -> list[Sequence[Mapping
     return [[{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt for prompt in prompts]
 
 
-def tokenize_preferences(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: CLHAConfig, name: str) -> Dataset:
-    """Encode every row once; says how many prompts and responses were truncated.
+@dataclass(frozen=True)
+class Truncation:
+    """What of a split did not fit into the model's lengths; no row is dropped."""
+
+    rows: int
+    truncated_prompts: int
+    truncated_responses: int
+
+
+def tokenize_preferences(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: CLHAConfig, name: str
+) -> tuple[Dataset, Truncation]:
+    """Encode every row once.
 
     Returns:
-        The columns of `clha_core.training.batches.Row`, `reference` empty.
+        The columns of `clha_core.training.batches.Row`, `reference` empty; and how much was truncated.
 
     Raises:
         UserError: a row without a prompt, with fewer than two candidates, or with rewards that are missing or not
@@ -112,7 +124,7 @@ def tokenize_preferences(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, a
             args.max_length,
             args.max_prompt_length,
         )
-    return tokenized
+    return tokenized, Truncation(len(tokenized), truncated_prompts, truncated_responses)
 
 
 def check_rows(rows: Dataset) -> None:

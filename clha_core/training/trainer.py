@@ -50,6 +50,9 @@ class CLHATrainer(Trainer):
     clha's `pairs/masked` (share of neighbouring ranks that are masked) and `sft/gated` (share of rows whose best answer
     is not imitated); `reward_model/margins`; `tokens_per_second` (of unshared, unpadded sequences).
 
+    Attributes:
+        truncation: by split (train, validation), the prompts and responses that were too long.
+
     Raises:
         UserError: data or settings that would train something else than was meant.
     """
@@ -75,11 +78,13 @@ class CLHATrainer(Trainer):
             from peft import get_peft_model
 
             policy = get_peft_model(model, peft_config)
-        data = {
+        tokenized = {
             name: tokenize_preferences(rows, processing_class, args, name)
             for name, rows in (("train", train_dataset), ("validation", eval_dataset))
             if rows is not None
         }
+        data = {name: rows for name, (rows, _) in tokenized.items()}
+        self.truncation = {name: truncation for name, (_, truncation) in tokenized.items()}
         self.candidates = max((len(rewards) for rows in data.values() for rewards in rows["rewards"]), default=2)
         self.reward_gap = _reward_gap(args, data, self.candidates)
         super().__init__(
