@@ -66,7 +66,7 @@ def tree_attention(
         if segments[tree].responses:
             mask = masks[tree].to(query.dtype)
             outputs.append(F.scaled_dot_product_attention(responses, keys, values, attn_mask=mask, **common))
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat([output.transpose(1, 2) for output in outputs], dim=1), None
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)

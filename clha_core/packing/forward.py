@@ -4,8 +4,7 @@ The model's own forward runs, so that autocast, gradient hooks and adapters arou
 layer (and, where it is known, its last decoder layer) is redirected to the rows that scores are read from.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,6 +13,8 @@ from transformers import PreTrainedModel
 
 from clha_core.packing.head import picked_logps, target_logps
 from clha_core.packing.last_layer import last_layer, trimmed
+from clha_core.packing.lean import lean_layers
+from clha_core.packing.redirect import redirected
 from clha_core.packing.trees import TreePack
 
 # What configurations call a scale or a cap of the logits, behind the output layer. A model that hides it under another
@@ -48,10 +49,11 @@ def token_logps(model: nn.Module, pack: TreePack) -> Tensor:
             return target_logps(states[pack.read], head.weight, pack.targets)
         return own_head(states[pack.read].unsqueeze(0))
 
-    with (
-        redirected(head, scores),
-        redirected(last, trimmed(last, pack.kept)) if last is not None else nullcontext(),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(redirected(head, scores))
+        if last is not None:
+            stack.enter_context(redirected(last, trimmed(last, pack.kept)))
+            stack.enter_context(lean_layers(language_model.base_model))
         logits: Tensor = model(
             input_ids=pack.input_ids,
             position_ids=pack.position_ids,
@@ -83,21 +85,3 @@ def head_gives_logits(language_model: PreTrainedModel) -> bool:
 def sums(token_values: Tensor, pack: TreePack) -> Tensor:
     """(C,) sums over the tokens of each response."""
     return token_values.new_zeros(len(pack.lengths)).index_add(0, pack.candidate, token_values)
-
-
-@contextmanager
-def redirected(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Inside the block, calling `module` (or what wraps it) runs `forward`, between the module's usual hooks.
-
-    DDP, FSDP and ZeRO gather weights and reduce gradients in hooks around a module's call, so a part of a model is not
-    to be called past them.
-    """
-    before = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
