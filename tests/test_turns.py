@@ -1,16 +1,19 @@
-"""Processes of one checkout take turns at finished models, and the record says so."""
+"""Runs that record at once: they take turns at finished models, and none loses what it had to say."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Barrier
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from clha_core.tracking.mlflow_tracker import connect, reopened_run
+from clha_core.tracking.mlflow_tracker import MlflowTracker, connect, reopened_run
 from clha_core.tracking.turns import turn_at_finished_models
 
 TAKE_A_TURN = """
@@ -69,6 +72,38 @@ def test_a_workspace_takes_turns_with_the_checkout_that_it_belongs_to(tmp_path: 
     (tmp_path / "dvc.yaml").touch()
     with turn_at_finished_models(workspace), another_process(tmp_path) as other:
         assert next_line(other).startswith("waiting: another run is")
+
+
+def at_once(action: Callable[[], object], threads: int = 4) -> None:
+    start = Barrier(threads)
+
+    def act(_: int) -> None:
+        start.wait()
+        action()
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(act, range(threads)))
+
+
+def test_runs_that_name_the_same_new_data_at_once_all_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = connect(tmp_path, "clha")
+
+    def name_data(digest: str) -> None:
+        with mlflow.start_run() as run:
+            MlflowTracker(run).log_dataset("data/x", tmp_path / "data" / "x", digest, "training")
+
+    for digest in map(str, range(8)):  # most rounds have a loser
+        at_once(partial(name_data, digest))
+    runs = client.search_runs([client.get_experiment_by_name("clha").experiment_id])
+    assert len(runs) == 4 * 8
+    assert all(len(run.inputs.dataset_inputs) == 1 for run in runs)
+
+
+def test_first_runs_of_an_experiment_may_start_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for experiment in map(str, range(8)):
+        at_once(partial(connect, tmp_path, experiment))
 
 
 @pytest.mark.parametrize("left_behind", ["FINISHED", "RUNNING"])

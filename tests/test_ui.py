@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ CHROMIUM = [
 ]
 MINUTE = 60.0
 RUN_MINUTES = 10 * MINUTE
+BUSY = 503  # Prefect's answer while its SQLite database is locked: "try again", as its own clients do
 ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 FORM_CHANGES: dict[str, Any] = {"train.method": "sft", "train.margin": 1.5}
 
@@ -51,8 +53,15 @@ class Servers:
     def ask(self, path: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/api{path}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=MINUTE) as answer:
-            return json.load(answer)
+        deadline = time.monotonic() + MINUTE
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=MINUTE) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def start_run(self, changes: dict[str, Any]) -> str:
         """Start a run without the browser, with some parameters changed; gives its id."""
@@ -179,7 +188,11 @@ def open_form(page: Page, servers: Servers) -> None:
 
 def submit(page: Page) -> str:
     """Submit the form; gives the id of the run that it starts."""
-    page.get_by_role("button", name="Submit").click()
+    while True:
+        with page.expect_response("**/create_flow_run") as answer:
+            page.get_by_role("button", name="Submit").click()
+        if answer.value.status != BUSY:
+            break
     page.get_by_role("button", name="View run").click()
     page.wait_for_url("**/runs/flow-run/**")
     return page.url.rsplit("/flow-run/", 1)[1].split("?")[0]

@@ -51,7 +51,13 @@ class MlflowTracker:
             warnings.simplefilter("ignore")  # MLflow registers its source for local files twice, and says so
             source = resolve_dataset_source(str(path))
         dataset = MetaDataset(source, name=name, digest=digest[:36])
-        mlflow.log_input(dataset, context=context, tags={"dvc.md5": digest})
+        tags = {"dvc.md5": digest}
+        try:
+            mlflow.log_input(dataset, context=context, tags=tags)
+        except MlflowException:
+            # Another run names the same data for the first time at this moment, and MLflow wants to insert them twice.
+            # Now they are there.
+            mlflow.log_input(dataset, context=context, tags=tags)
 
     def log_artifact(self, path: Path, folder: str) -> None:
         if path.is_dir():
