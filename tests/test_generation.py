@@ -103,6 +103,14 @@ def test_the_end_of_sequence_token_ends_an_answer(tokenizer: PreTrainedTokenizer
     assert answer == Generation("Once a week.", finished=True, tokens=len(tokenizer.encode(" Once a week.<eos>")))
 
 
+def test_what_ends_a_turn_of_the_chat_template_ends_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    chatty = copy.deepcopy(tokenizer)
+    chatty.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    chatty.chat_template = "{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}"
+    answer = say(chatty, " Once a week.<|end|> never read")
+    assert answer == Generation("Once a week.", finished=True, tokens=len(chatty.encode(" Once a week.<|end|>")))
+
+
 def test_the_length_limit_leaves_an_answer_unfinished(tokenizer: PreTrainedTokenizerFast) -> None:
     answer = say(tokenizer, " Once a week, and not in winter.", max_new_tokens=3)
 

@@ -61,13 +61,23 @@ def tokenizer(
     return made
 
 
-def sentencepiece_like_tokenizer() -> PreTrainedTokenizerFast:
+def sentencepiece_like_tokenizer(prepend: str = "always") -> PreTrainedTokenizerFast:
     """A BPE that puts a visible space in front of every text and of every word, as LLaMA's does."""
     bpe = Tokenizer(models.BPE(unk_token="<unk>"))
-    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    bpe.decoder = decoders.Metaspace(prepend_scheme="always")
-    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<eos>"], show_progress=False)
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend)
+    bpe.decoder = decoders.Metaspace(prepend_scheme=prepend)
+    special = ["<unk>", "<eos>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=special, show_progress=False)
     bpe.train_from_iterator([TEXT], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>", unk_token="<unk>")
+
+
+def merging_tokenizer() -> PreTrainedTokenizerFast:
+    """A BPE that knows no words: its tokens reach over the end of HH's prompt and of CHAT_TEMPLATE's."""
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
+    special = ["<unk>", "<eos>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False)
+    bpe.train_from_iterator(["Assistant: You should", "assistant\nYou should"] * 20 + [TEXT], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>", unk_token="<unk>")
 
 

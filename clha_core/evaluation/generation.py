@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from clha_core.errors import UserError
+from clha_core.tokenization import response_frame
 
 ROLE_MARKERS = ("\n\nHuman:", "\n\nAssistant:")
 
@@ -153,10 +154,15 @@ def _generate_batch(
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every id that ends an answer: chat models list more in their generation config than the tokenizer knows."""
+    """Every id that ends an answer: chat models list more in their generation config than the tokenizer knows.
+
+    What ends a turn of the tokenizer's chat template is what a policy was trained to end in, listed or not.
+    """
     configured = model.generation_config.eos_token_id if model.generation_config else None
-    ids = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [*ids, tokenizer.eos_token_id] if token is not None})
+    ids = [*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id]
+    if tokenizer.chat_template is not None:
+        ids.append(response_frame(tokenizer, "chat_template")[1])
+    return sorted({token for token in ids if token is not None})
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
