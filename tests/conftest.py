@@ -1,8 +1,12 @@
 """Fixtures that several test modules share."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+# Before torch is imported: a second thread makes the tiny models slower, on busy cores ten times.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Tr
 from clha_core import CLHAConfig, CLHATrainer, clha_loss
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
-from clha_core.models.loading import load_policy
+from clha_core.models.loading import load_policy, load_trained
 from clha_core.tracking.interface import NullTracker
 from clha_core.training.align import align, last_checkpoint, training_config
 from clha_core.training.batches import Row, micro_batch
@@ -381,6 +382,7 @@ def test_an_adapter_ends_in_a_merged_checkpoint_and_beside_it_alone(
     assert not torch.allclose(merged(ids).logits, tiny.llama(TOKENIZER)(ids).logits, atol=1e-3)
 
 
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes, the extra qlora, is not installed")
 def test_an_adapter_trains_over_weights_in_four_bits_and_is_merged_into_whole_ones(
     tmp_path: Path, make_params: Callable
 ) -> None:
@@ -417,6 +419,13 @@ def test_four_bits_without_an_adapter_are_refused(tmp_path: Path, make_params: C
     params = make_params({"policy.quantization": "nf4"})
     with pytest.raises(UserError, match=r"set lora\.rank"):
         training_config(params.train, params.policy, tmp_path)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_four_bits_without_their_package_say_what_to_install(tmp_path: Path, make_params: Callable) -> None:
+    params = make_params({"policy.quantization": "nf4"})
+    with pytest.raises(UserError, match=r"pip install 'clha\[qlora\]'"):
+        load_trained(tmp_path, params.policy)
 
 
 def test_a_model_card_says_how_the_model_was_trained(

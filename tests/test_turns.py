@@ -1,5 +1,6 @@
 """Runs that record at once: they take turns at finished models, and none loses what it had to say."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,13 +15,13 @@ import pytest
 from mlflow import MlflowClient
 
 from clha_core.tracking.mlflow_tracker import MlflowTracker, connect, reopened_run
-from clha_core.tracking.turns import turn_at_finished_models
+from clha_core.tracking.turns import FINISHED_MODELS, turn
 
 TAKE_A_TURN = """
 import sys
 from pathlib import Path
-from clha_core.tracking.turns import turn_at_finished_models
-with turn_at_finished_models(Path(sys.argv[1])):
+from clha_core.tracking.turns import FINISHED_MODELS, turn
+with turn(Path(sys.argv[1]), FINISHED_MODELS):
     print("has it", flush=True)
     sys.stdin.readline()
 """
@@ -51,7 +52,7 @@ def test_who_comes_second_says_that_it_waits_and_goes_on_afterwards(tmp_path: Pa
 
 
 def test_a_turn_may_be_taken_again_inside(tmp_path: Path) -> None:
-    with turn_at_finished_models(tmp_path), turn_at_finished_models(tmp_path):
+    with turn(tmp_path, FINISHED_MODELS), turn(tmp_path, FINISHED_MODELS):
         pass
     with another_process(tmp_path) as other:
         assert next_line(other) == "has it\n"
@@ -70,7 +71,7 @@ def test_a_workspace_takes_turns_with_the_checkout_that_it_belongs_to(tmp_path: 
     workspace = tmp_path / ".clha" / "workspaces" / "run"
     workspace.mkdir(parents=True)
     (tmp_path / "dvc.yaml").touch()
-    with turn_at_finished_models(workspace), another_process(tmp_path) as other:
+    with turn(workspace, FINISHED_MODELS), another_process(tmp_path) as other:
         assert next_line(other).startswith("waiting: another run is")
 
 
@@ -101,9 +102,18 @@ def test_runs_that_name_the_same_new_data_at_once_all_keep_it(tmp_path: Path, mo
 
 
 def test_first_runs_of_an_experiment_may_start_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    """On a server, where no lock of this machine keeps them apart."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
+    connect(tmp_path, "first")
     for experiment in map(str, range(8)):
         at_once(partial(connect, tmp_path, experiment))
+
+
+def test_first_processes_of_a_local_database_may_start_at_once(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from clha_core.tracking.mlflow_tracker import connect; connect(pathlib.Path(), 'clha')"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    both = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
 
 
 @pytest.mark.parametrize("left_behind", ["FINISHED", "RUNNING"])

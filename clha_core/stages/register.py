@@ -27,7 +27,7 @@ from clha_core.tracking.registry import (
     rewards_of_version,
     version_of,
 )
-from clha_core.tracking.turns import turn_at_finished_models
+from clha_core.tracking.turns import FINISHED_MODELS, turn
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def run(params: Params, root: Path = Path(), *, against_base: bool = False) -> R
     if not (root / paths.ALIGNED_MODEL).is_dir() or not (root / paths.EVALUATION).is_dir():
         raise UserError("there is no evaluated model here: run `dvc repro` (or `dvc pull`) first.")
     client = connect(root, params.registry.experiment)
-    with turn_at_finished_models(root):
+    with turn(root, FINISHED_MODELS):
         return _register(params, root, client, against_base)
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -22,7 +22,7 @@ from clha_core.errors import UserError
 from clha_core.params import Params
 from clha_core.tracking.lineage import MODEL_DIGEST_TAG, project_home
 from clha_core.tracking.record import rebuild_record, run_name
-from clha_core.tracking.turns import turn_at_finished_models
+from clha_core.tracking.turns import DATABASE, FINISHED_MODELS, turn
 
 PARAMS_PER_REQUEST = 100  # MLflow's limit for one batch
 SYSTEM_METRICS_SECONDS = "2"
@@ -80,10 +80,11 @@ def connect(root: Path, experiment: str) -> MlflowClient:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     home = project_home(root)
     mlflow.set_tracking_uri(uri or f"sqlite:///{home / 'mlflow.db'}")
-    client = MlflowClient()
     try:
-        _require_experiment(client, experiment, None if uri else (home / "mlartifacts").as_uri())
-        mlflow.set_experiment(experiment)
+        with nullcontext() if uri else turn(root, DATABASE):
+            client = MlflowClient()  # makes the tables of a new database
+            _require_experiment(client, experiment, None if uri else (home / "mlartifacts").as_uri())
+            mlflow.set_experiment(experiment)
     except MlflowException as error:
         raise UserError(
             f"MLflow at {mlflow.get_tracking_uri()} cannot be used: {error}\n"
@@ -130,7 +131,7 @@ def run_of_model(params: Params, root: Path) -> Iterator[MlflowTracker]:
     Where this server has no such run (the outputs were pulled, or come from DVC's run cache), one is written from
     what DVC kept of the training.
     """
-    with turn_at_finished_models(root):
+    with turn(root, FINISHED_MODELS):
         found = find_run(params.registry.experiment, folder_digest(root / paths.ALIGNED_MODEL))
         if found is not None:
             with reopened_run(found.info.run_id) as run:
