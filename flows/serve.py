@@ -53,7 +53,7 @@ def deployments(home: Path = HOME) -> list[RunnerDeployment]:
             name,
             parameters=parameters,
             description=preset_description(name, home),
-            tags=["clha", f"method:{parameters['params']['train']['method']}"],
+            tags=["clha"],
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         assert isinstance(deployment, RunnerDeployment)  # a coroutine only inside an event loop

@@ -15,11 +15,16 @@ from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG, MODEL_DIGEST_TAG, 
 
 
 def run_name(params: Params) -> str:
-    """What tells a run from its neighbours at a glance."""
+    """What tells a run from its neighbours at a glance: the method, and what it is set by."""
     train = params.train
-    settings = {"sft": "", "pro": f" a{train.sft_weight:g}"}.get(
-        train.method, f" m{train.margin:g} g{train.reward_gap:g} a{train.sft_weight:g} {train.logp_normalisation}"
-    )
+    gap = f"g{train.reward_gap:g}" if train.reward_gap_quantile is None else f"q{train.reward_gap_quantile:g}"
+    settings = {
+        "clha": f" m{train.margin:g} {gap} a{train.sft_weight:g} {train.logp_normalisation}",
+        "sft": "",
+        "pro": f" a{train.sft_weight:g}",
+        "rrhf": f" a{train.sft_weight:g}",
+        "simpo": f" b{train.beta:g} g{train.simpo_gamma:g}",
+    }.get(train.method, f" b{train.beta:g}")
     return f"{train.method}{settings} lr{train.learning_rate:g}"
 
 
