@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 from clha_core.data.tables import labelled_pair
 from clha_core.digest import folder_digest
 from clha_core.evaluation.generation import generate_responses
-from clha_core.models.loading import load_policy, load_reward_model, load_tokenizer, on_device
+from clha_core.models.loading import load_policy, load_tokenizer, on_device
 from clha_core.packing.scorer import ResponseScorer
 from clha_core.packing.trees import Tree, pack_trees
 from clha_core.params import Params
-from clha_core.rescoring.rescore import rate_candidates
+from clha_core.rescoring.rater import evaluation_rater
 from clha_core.tokenization import HH_GENERATION_PROMPT, encode_prompt, encode_row, hh_prompt
 
 
@@ -61,11 +61,7 @@ class Evaluator:
     def __init__(self, params: Params, rows: list[dict[str, Any]], reward_folder: Path) -> None:
         self.params = params
         self.rows = rows
-        reward = params.reward_model
-        self.reward_model = load_reward_model(
-            reward_folder, dtype=reward.dtype, trust_remote_code=reward.trust_remote_code
-        )
-        self.reward_tokenizer = load_tokenizer(reward_folder, trust_remote_code=reward.trust_remote_code)
+        self.rater = evaluation_rater(reward_folder, params.reward_model).load()
         self.columns: dict[str, list[Any]] = {
             "id": [row["id"] for row in rows],
             "subset": [row["subset"] for row in rows],
@@ -102,15 +98,9 @@ class Evaluator:
         return pd.DataFrame(self.columns)
 
     def _judge(self, name: str, responses: list[str], finished: list[bool]) -> None:
-        reward = self.params.reward_model
-        rated = rate_candidates(
+        rated = self.rater.rate(
             [{"prompt": row["prompt"], "responses": [text]} for row, text in zip(self.rows, responses, strict=True)],
-            self.reward_model,
-            self.reward_tokenizer,
-            text_format=reward.eval_text_format,
-            max_length=reward.max_length,
-            batch_size=reward.batch_size,
-            description=f"{name}: judge",
+            f"{name}: judge",
         )
         self.columns[f"{name}_reward"] = [rewards[0] for rewards in rated]
         if self.params.data.source == "sample":

@@ -1,5 +1,6 @@
 """Reward rescoring: rate every candidate, rank each row by reward. Labels become ratings (METHOD.md, step 1)."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from clha_core.rescoring.text_formats import reward_input_ids
 
 
 def rate_candidates(
-    rows: list[dict[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,

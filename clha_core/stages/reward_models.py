@@ -5,8 +5,9 @@ from typing import Any
 
 from clha_core import paths
 from clha_core.data.tables import read_rows
-from clha_core.models.loading import follow_pointer, load_reward_model, load_tokenizer, write_pointer
+from clha_core.models.loading import follow_pointer, load_tokenizer, write_pointer
 from clha_core.params import Params
+from clha_core.rescoring.rater import Rater, RaterSpec, evaluation_rater, rescoring_rater
 from clha_core.stages.context import prepare_torch, write_metrics
 
 
@@ -20,20 +21,20 @@ def run(params: Params, root: Path = Path()) -> None:
     prepare_torch(params, reward.seed)
     validation = read_rows(root / paths.INGESTED / "validation.parquet")
     models = (
-        (paths.REWARD_MODEL, reward.model, reward.revision, reward.text_format, 0),
-        (paths.EVAL_REWARD_MODEL, reward.eval_model, reward.eval_revision, reward.eval_text_format, 1),
+        (rescoring_rater(root / paths.REWARD_MODEL, reward), reward.model, reward.revision),
+        (evaluation_rater(root / paths.EVAL_REWARD_MODEL, reward), reward.eval_model, reward.eval_revision),
     )
     metrics = {}
-    for folder, model, revision, text_format, half in models:
+    for half, (rater, model, revision) in enumerate(models):
         if model == "scratch":
-            _train(params, root, root / folder, text_format, half)
+            _train(params, root, rater, half)
         else:
-            write_pointer(model, revision, root / folder)
-        metrics[folder.name] = {"label_agreement": _label_agreement(params, root / folder, text_format, validation)}
+            write_pointer(model, revision, rater.folder)
+        metrics[rater.folder.name] = {"label_agreement": _label_agreement(rater.load(), validation)}
     write_metrics(metrics, root / paths.REWARD_MODEL_METRICS)
 
 
-def _train(params: Params, root: Path, out: Path, text_format: str, half: int) -> None:
+def _train(params: Params, root: Path, rater: RaterSpec, half: int) -> None:
     from clha_core.models.reward_training import half_of, train_reward_model
 
     base = root / paths.BASE_MODEL
@@ -44,31 +45,17 @@ def _train(params: Params, root: Path, out: Path, text_format: str, half: int) -
         follow_pointer(base),
         tokenizer,
         params.reward_model,
-        text_format=text_format,
+        text_format=rater.text_format,
         seed=params.reward_model.seed + half,
-        description=out.name,
+        description=rater.folder.name,
     )
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    model.save_pretrained(rater.folder)
+    tokenizer.save_pretrained(rater.folder)
 
 
-def _label_agreement(params: Params, folder: Path, text_format: str, rows: list[dict[str, Any]]) -> float:
-    from clha_core.rescoring.rescore import rate_candidates
-
-    reward = params.reward_model
-    model = load_reward_model(folder, dtype=reward.dtype, trust_remote_code=reward.trust_remote_code)
-    tokenizer = load_tokenizer(folder, trust_remote_code=reward.trust_remote_code)
-    rewards = rate_candidates(
-        rows,
-        model,
-        tokenizer,
-        text_format=text_format,
-        max_length=reward.max_length,
-        batch_size=reward.batch_size,
-        description=f"{folder.name}: validation",
-    )
+def _label_agreement(rater: Rater, rows: list[dict[str, Any]]) -> float:
     agreed = [
-        row_rewards[row["sources"].index("chosen")] > row_rewards[row["sources"].index("rejected")]
-        for row, row_rewards in zip(rows, rewards, strict=True)
+        rewards[row["sources"].index("chosen")] > rewards[row["sources"].index("rejected")]
+        for row, rewards in zip(rows, rater.rate(rows, f"{rater.spec.folder.name}: validation"), strict=True)
     ]
     return round(sum(agreed) / len(agreed), 6)
