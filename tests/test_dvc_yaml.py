@@ -25,7 +25,7 @@ PRODUCED = {
     "evaluate": {paths.EVALUATION, paths.EVALUATE_METRICS},
 }
 
-# Code that a stage runs but that cannot change its outputs (dialogue.py: outside of ingest and candidates, the type of a row).
+# Code that a stage runs but that cannot change its outputs (dialogue.py: but for two, the type of a row).
 NOT_IN_RESULTS = {
     Path("clha_core") / name
     for name in ("errors.py", "params.py", "paths.py", "digest.py", "stages/context.py", "data/dialogue.py")
