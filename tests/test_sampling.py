@@ -34,7 +34,7 @@ def test_tokens_come_as_often_as_the_model_says(temperature: float) -> None:
     tokens = DrawToken(range(draws), 3, 1)(torch.zeros(draws, 3, dtype=torch.long), scores).argmax(-1)
     for token in tokens.tolist():
         counts[token] += 1
-    expected = (logits / temperature).softmax(-1).mul(draws).tolist()
+    expected = (logits.double() / temperature).softmax(-1).mul(draws).tolist()
     assert counts[4] == 0
     assert stats.chisquare(counts[:4], expected[:4]).pvalue > 1e-3
 
