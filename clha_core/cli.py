@@ -38,8 +38,9 @@ STAGES = {
     "validate": "Check the ingested tables with Great Expectations.",
     "policy": "Train the base policy from scratch, or pin the one named in params.yaml.",
     "reward-models": "Train or pin the two reward models: one rescores, the other evaluates.",
-    "rescore": "Rate every candidate with the reward model and rank rows by reward.",
     "sft": "Fine-tune the base on the chosen responses: the baseline.",
+    "candidates": "Add responses from files, policies and endpoints to the two of the data.",
+    "rescore": "Rate every candidate with the reward model and rank rows by reward.",
     "train": "Align with CLHA (or the method in train.method); one MLflow run.",
     "evaluate": "Answer the test prompts with base, SFT and aligned model, and judge.",
 }

@@ -6,10 +6,10 @@ Descriptions and bounds are what the form in the Prefect UI shows and checks.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clha_core import paths
 from clha_core.errors import UserError
@@ -107,6 +107,60 @@ class PolicyParams(Section):
     max_length: int = Field(ge=8, description="Tokens of prompt and response together.")
     max_prompt_length: int = Field(ge=4, description="Tokens of prompt; longer ones lose their oldest tokens.")
     scratch: ScratchParams
+
+
+class PolicyCandidatesParams(Section):
+    """Responses sampled from causal language models."""
+
+    models: list[str] = Field(
+        description="Checkpoint folders (models/base, models/sft) and hub ids, with @revision where it matters; empty "
+        "for none."
+    )
+    samples: Count = Field(description="Responses per prompt and model, as far as there is room.")
+    temperature: float = Field(gt=0, le=5, description="Above 1 more varied, below 1 more likely responses.")
+    top_p: float = Field(gt=0, le=1, description="Sample from the likeliest tokens of this total probability; 1: all.")
+    max_new_tokens: Count = Field(description="Responses that are not finished by then are dropped.")
+    batch_size: Count = Field(description="Responses sampled at once.")
+    seed: Seed
+
+
+class EndpointCandidatesParams(Section):
+    """Responses of an OpenAI-compatible endpoint."""
+
+    models: list[str] = Field(description="Models, as the endpoint calls them; empty for none.")
+    environment: str = Field(
+        pattern="^[A-Z][A-Z0-9_]*$",
+        description="Where the endpoint is: the environment variables <this>_BASE_URL and <this>_API_KEY.",
+    )
+    samples: Count = Field(description="Responses per prompt and model, as far as there is room.")
+    temperature: float | None = Field(ge=0, le=5, description="Empty leaves it to the endpoint.")
+    max_tokens: Count = Field(description="Responses that are not finished by then are dropped.")
+    seed: int | None = Field(ge=0, description="Sent along; empty for endpoints that take none.")
+    concurrency: int = Field(ge=1, le=1024, description="Requests under way at once.")
+    prompt_prices: list[float] = Field(description="Price of a million prompt tokens, one for each model.")
+    completion_prices: list[float] = Field(
+        description="The same for tokens of responses; with both, the cost is counted."
+    )
+
+    @model_validator(mode="after")
+    def _a_price_for_each_model(self) -> Self:
+        for prices in (self.prompt_prices, self.completion_prices):
+            if len(prices) not in (0, len(self.models)):
+                raise ValueError(f"{len(prices)} prices for {len(self.models)} models: give one for each, or none")
+        return self
+
+
+class CandidatesParams(Section):
+    """Responses beyond the two of the data: from files, from policies, from an endpoint; in this order."""
+
+    max_candidates: int = Field(
+        ge=2, description="Responses per row, at most, those of the data included; no more are asked for."
+    )
+    files: str = Field(
+        description="Folder of JSONL files, {id or prompt, response or responses} a line. DVC watches it."
+    )
+    policy: PolicyCandidatesParams
+    endpoint: EndpointCandidatesParams
 
 
 class RewardModelParams(Section):
@@ -238,6 +292,7 @@ class Params(Section):
     sample: SampleParams
     validate_: ValidateParams = Field(alias="validate")
     policy: PolicyParams
+    candidates: CandidatesParams
     reward_model: RewardModelParams
     sft: SFTParams
     train: TrainParams

@@ -18,6 +18,9 @@ REWARD_MODEL = Path("models/reward")
 EVAL_REWARD_MODEL = Path("models/eval_reward")
 REWARD_MODEL_METRICS = Path("metrics/reward_models.json")
 
+CANDIDATES = Path("data/candidates")  # train.parquet, validation.parquet, origins.json, quarantine.jsonl
+CANDIDATES_METRICS = Path("metrics/candidates.json")
+
 RESCORED = Path("data/rescored")  # train.parquet, validation.parquet
 RESCORE_REPORT = Path("reports/rescore")
 RESCORE_METRICS = Path("metrics/rescore.json")
@@ -38,3 +41,5 @@ QUARANTINE = "quarantine.jsonl"
 
 # Not tracked by DVC or git: checkpoints of a training that has not finished, workspaces of flow runs.
 SCRATCH = Path(".clha")
+# Generated responses, so that none is computed or paid for twice; flow runs share those of the checkout.
+KEPT_CANDIDATES = SCRATCH / "candidates"

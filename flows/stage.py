@@ -13,7 +13,7 @@ from flows.guard import guarded, stop
 from flows.progress import LineReader
 
 # What the stages of dvc.yaml are called, in an order that satisfies their dependencies.
-STAGES = ("ingest", "validate", "policy", "reward_models", "rescore", "sft", "train", "evaluate")
+STAGES = ("ingest", "validate", "policy", "reward_models", "sft", "candidates", "rescore", "train", "evaluate")
 
 CHUNK_BYTES = 65536
 TAIL_LINES = 200

@@ -22,6 +22,7 @@ from clha_core.params_file import rewrite_params
 WORKSPACES = paths.SCRATCH / "workspaces"
 # Their changes make no difference to a flow run: parameters come from the form, and DVC's cache knows what ran.
 NOT_COMMITTED_BY_HAND = {"params.yaml", "dvc.lock"}
+MADE_BY_STAGES = {paths.BASE_MODEL, paths.SFT_MODEL}  # and so in the workspace too
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,16 @@ class Workspace:
             cache = self.home / _dvc(self.home, "cache", "dir").strip()
             _dvc(self.root, "config", "--local", "cache.dir", str(cache))
             _dvc(self.root, "checkout", "--quiet", "--allow-missing")
+            self._share(paths.KEPT_CANDIDATES)
         except BaseException:  # half a workspace would be taken for a whole one at the next try
             shutil.rmtree(self.root, ignore_errors=True)
             raise
+
+    def _share(self, folder: Path) -> None:
+        """Let the run use, and add to, a scratch folder of the user's checkout."""
+        (self.home / folder).mkdir(parents=True, exist_ok=True)
+        (self.root / folder).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / folder).symlink_to(self.home / folder)
 
     def _identity(self) -> dict[str, str]:
         """Who commits in the user's checkout, where git would not know it from elsewhere."""
@@ -94,6 +102,10 @@ class Workspace:
         """
         named = [params.data.path, params.data.dataset, params.policy.model]
         named += [params.reward_model.model, params.reward_model.eval_model]
+        named += [name for name in params.candidates.policy.models if Path(name) not in MADE_BY_STAGES]
+        # The folder of responses is in git, its files need not be.
+        responses = (self.home / params.candidates.files).glob("*.jsonl*")
+        named += [f"{params.candidates.files}/{file.name}" for file in sorted(responses)]
         linked = []
         for name in dict.fromkeys(named):
             target, link = self.home / name, self.root / name

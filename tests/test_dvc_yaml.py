@@ -18,13 +18,14 @@ PRODUCED = {
     "validate": {paths.DATA_DOCS, paths.VALIDATE_METRICS},
     "policy": {paths.BASE_MODEL},
     "reward_models": {paths.REWARD_MODEL, paths.EVAL_REWARD_MODEL, paths.REWARD_MODEL_METRICS},
+    "candidates": {paths.CANDIDATES, paths.CANDIDATES_METRICS},
     "rescore": {paths.RESCORED, paths.RESCORE_REPORT, paths.RESCORE_METRICS},
     "sft": {paths.SFT_MODEL, paths.SFT_CURVES},
     "train": {paths.ALIGNED_MODEL, paths.TRAIN_CURVES, paths.TRAIN_METRICS},
     "evaluate": {paths.EVALUATION, paths.EVALUATE_METRICS},
 }
 
-# Code that a stage runs but that cannot change its outputs (dialogue.py: outside of ingest, the type of a row).
+# Code that a stage runs but that cannot change its outputs (dialogue.py: but for two, the type of a row).
 NOT_IN_RESULTS = {
     Path("clha_core") / name
     for name in ("errors.py", "params.py", "paths.py", "digest.py", "stages/context.py", "data/dialogue.py")

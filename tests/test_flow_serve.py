@@ -27,7 +27,12 @@ def test_the_form_of_a_preset_is_filled_with_the_preset_over_params_yaml(name: s
 def test_the_form_may_leave_an_empty_list_out_and_nothing_else() -> None:
     parameters = preset_parameters(preset_names(ROOT / "presets")[0])
     del parameters["params"]["data"]["subsets"]
-    assert clha.validate_parameters(parameters)["params"].data.subsets == []
+    candidates = parameters["params"]["candidates"]
+    del candidates["policy"]["models"]
+    for name in ("models", "prompt_prices", "completion_prices"):
+        del candidates["endpoint"][name]
+    params = clha.validate_parameters(parameters)["params"]
+    assert (params.data.subsets, params.candidates.policy.models, params.candidates.endpoint.models) == ([], [], [])
     del parameters["params"]["data"]["source"]
     with pytest.raises(ParameterTypeError, match="source"):
         clha.validate_parameters(parameters)

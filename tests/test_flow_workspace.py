@@ -175,6 +175,31 @@ def test_data_that_git_does_not_have_are_read_from_the_users_checkout(
     assert (workspace.root / "mine" / "train.jsonl").read_text(encoding="utf-8") == "{}"
 
 
+def test_files_of_responses_and_sampled_models_are_read_from_the_users_checkout_but_not_what_stages_make(
+    toy: Path, make_params: Callable[..., Params]
+) -> None:
+    (toy / "data/augmented").mkdir(parents=True)
+    (toy / "data/augmented/README.md").write_text("in git", encoding="utf-8")
+    commit(toy)
+    for file in ("data/augmented/mine.jsonl", "models/sft/model", "writer/model"):
+        (toy / file).parent.mkdir(parents=True, exist_ok=True)
+        (toy / file).write_text("{}", encoding="utf-8")
+    workspace = workspace_of(toy, "run", "1")
+    workspace.create()
+    params = make_params({"candidates.policy.models": ["models/sft", "writer"]})
+    assert workspace.link_local_inputs(params) == ["writer", "data/augmented/mine.jsonl"]
+    assert (workspace.root / "data/augmented/mine.jsonl").read_text(encoding="utf-8") == "{}"
+
+
+def test_generated_candidates_are_shared_and_outlive_the_workspace(toy: Path) -> None:
+    first, second = workspace_of(toy, "run", "1"), workspace_of(toy, "run", "2")
+    first.create()
+    second.create()
+    (first.root / ".clha/candidates/kept").write_text("paid for", encoding="utf-8")
+    first.remove()
+    assert (second.root / ".clha/candidates/kept").read_text(encoding="utf-8") == "paid for"
+
+
 def test_without_a_commit_the_error_is_gits(tmp_path: Path) -> None:
     run(tmp_path, "git", "init", "--quiet")
     with pytest.raises(UserError, match="git"):

@@ -16,7 +16,7 @@ from project import Project, clone_with_cache, wait_for
 
 pytestmark = pytest.mark.slow
 
-STAGES = ["ingest", "validate", "policy", "reward_models", "rescore", "sft", "train", "evaluate"]
+STAGES = ["ingest", "validate", "policy", "reward_models", "sft", "candidates", "rescore", "train", "evaluate"]
 
 
 @pytest.fixture

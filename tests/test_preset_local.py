@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 REMAINING_STAGES = """
 from importlib import import_module
 from clha_core.params import load_params
-for stage in ("policy", "reward_models", "rescore", "sft", "train", "evaluate"):
+for stage in ("policy", "reward_models", "sft", "candidates", "rescore", "train", "evaluate"):
     import_module(f"clha_core.stages.{stage}").run(load_params())
 """
 

@@ -159,6 +159,7 @@ def random_rows(count: int, n: int = 2, seed: int = 0) -> list[dict]:
             "prompt": [{"role": "user", "content": text(12)}],
             "responses": [text(9) for _ in range(n)],
             "sources": ["chosen", "rejected", *["augmented"] * (n - 2)],
+            "origins": ["data"] * n,
             "rewards": sorted(torch.randn(n, generator=generator).mul(3).tolist(), reverse=True),
         }
         for index in range(count)

@@ -85,7 +85,7 @@ def parse_row(row: Mapping[str, Any]) -> Preference:
     Raises:
         RowError: the row does not fit; the first problem found.
     """
-    given_prompt = None if row.get("prompt") is None else _given_prompt(row["prompt"])
+    given_prompt = None if row.get("prompt") is None else parse_prompt(row["prompt"])
     candidates = [("chosen", _field(row, "chosen")), ("rejected", _field(row, "rejected"))]
     augmented = row.get("augmented") or []
     if not isinstance(augmented, list):
@@ -125,14 +125,12 @@ def split_turns(text: str) -> list[Turn]:
     ]
 
 
-def _field(row: Mapping[str, Any], name: str) -> Any:
-    if row.get(name) is None:
-        raise RowError(Reason.MISSING_FIELD, f'The row has no "{name}".')
-    return row[name]
+def parse_prompt(value: Any) -> list[Turn]:
+    """An explicit prompt; text without markers is one user turn, an open "Assistant:" at its end is dropped.
 
-
-def _given_prompt(value: Any) -> list[Turn]:
-    """An explicit prompt; text without markers is one user turn, an open "Assistant:" at its end is dropped."""
+    Raises:
+        RowError: it is neither text nor a list of messages, or holds a role marker where none belongs.
+    """
     turns = _turns(value, "prompt")
     if isinstance(value, str):
         if not turns:
@@ -140,6 +138,12 @@ def _given_prompt(value: Any) -> list[Turn]:
         if turns[-1] == Turn(role="assistant", content=""):
             turns.pop()
     return turns
+
+
+def _field(row: Mapping[str, Any], name: str) -> Any:
+    if row.get(name) is None:
+        raise RowError(Reason.MISSING_FIELD, f'The row has no "{name}".')
+    return row[name]
 
 
 def _dialogue(value: Any, source: str, given_prompt: list[Turn] | None) -> list[Turn]:

@@ -20,8 +20,10 @@ SCHEMA = pa.schema(
         "sources": pa.list_(pa.string()),  # of the responses: "chosen", "rejected", "augmented"
     }
 )
-# The ingested columns, with `responses` and `sources` ranked by `rewards`, best first.
-RESCORED_SCHEMA = SCHEMA.append(pa.field("rewards", pa.list_(pa.float64())))
+# The ingested columns, and where each response comes from: "data", or a name that origins.json describes.
+CANDIDATES_SCHEMA = SCHEMA.append(pa.field("origins", pa.list_(pa.string())))
+# The same, with the columns of candidates ranked by `rewards`, best first.
+RESCORED_SCHEMA = CANDIDATES_SCHEMA.append(pa.field("rewards", pa.list_(pa.float64())))
 _ROWS_PER_BATCH = 2_000
 
 
@@ -86,7 +88,7 @@ def read_schema(path: Path) -> pa.Schema:
 
 
 def read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
-    """Read a table of preference rows, ingested or (by `schema`) rescored.
+    """Read a table of preference rows, ingested or (by `schema`) with added candidates or rescored.
 
     Raises:
         UserError: no such file, not Parquet, or of another schema.
@@ -94,9 +96,9 @@ def read_table(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
     return pa.Table.from_batches(read_batches(path, schema), schema=schema)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All ingested rows of a file, as dictionaries; raises as `read_table` does."""
-    return read_table(path).to_pylist()
+def read_rows(path: Path, schema: pa.Schema = SCHEMA) -> list[dict[str, Any]]:
+    """All rows of a file, as dictionaries; raises as `read_table` does."""
+    return read_table(path, schema).to_pylist()
 
 
 def labelled_pair(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Greedy answers of a model to many prompts."""
+"""Answers of a model to many prompts, greedy or sampled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import (
     GenerationConfig,
+    LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteria,
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 from clha_core.errors import UserError
+from clha_core.evaluation.sampling import Sampling, samplers
 from clha_core.tokenization import response_frame
 
 ROLE_MARKERS = ("\n\nHuman:", "\n\nAssistant:")
@@ -62,13 +64,14 @@ def generate_responses(
     *,
     max_new_tokens: int,
     batch_size: int,
+    sampling: Sampling | None = None,
     stop_markers: Sequence[str] = ROLE_MARKERS,
-    description: str = "generate",
+    description: str | None = "generate",
 ) -> list[Generation]:
-    """Answer every prompt greedily; the answers come in the order of the prompts.
+    """Answer every prompt, greedily or by `sampling`; the answers come in the order of the prompts.
 
     The prompts are answered in batches of similar length, longest first, so that memory runs out at the start
-    if at all. Nothing but the prompt decides an answer: not the batch, not the sampling settings that a
+    if at all. Nothing but the prompt (and its seed) decides an answer: not the batch, not the sampling settings that a
     checkpoint brings along (temperature, repetition penalty and the like are ignored). The model keeps its
     mode and its generation settings.
 
@@ -76,8 +79,9 @@ def generate_responses(
         prompt_ids: token ids of each prompt, special tokens included, not padded.
         max_new_tokens: tokens per answer, at most.
         batch_size: prompts answered at once.
+        sampling: None takes the likeliest token every time.
         stop_markers: texts that end an answer; it is cut before the first.
-        description: label of the progress bar.
+        description: label of the progress bar; None shows none.
 
     Raises:
         UserError: a prompt without tokens, or a tokenizer with neither a padding nor an end-of-sequence token.
@@ -94,9 +98,9 @@ def generate_responses(
             "The tokenizer has neither a padding nor an end-of-sequence token: set eos_token in its "
             "tokenizer_config.json."
         )
-    greedy = GenerationConfig(
+    config = GenerationConfig(
         max_new_tokens=max_new_tokens,
-        do_sample=False,
+        do_sample=False,  # also where tokens are sampled: see sampling.py
         pad_token_id=pad_id,
         eos_token_id=eos_ids or None,
     )
@@ -105,15 +109,18 @@ def generate_responses(
     answers: dict[int, Generation] = {}
     own_config, was_training = model.generation_config, model.training
     # generate() fills every unset value from the model's own config, so that one has to be out of the way.
-    model.generation_config = greedy
+    model.generation_config = config
     model.eval()
     try:
-        with tqdm(total=len(order), desc=description, unit="prompt") as progress:
+        with tqdm(total=len(order), desc=description, unit="prompt", disable=description is None) as progress:
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
-                generations = _generate_batch(
-                    model, tokenizer, [prompt_ids[index] for index in batch], greedy, eos_ids, stop_markers
-                )
+                prompts = [prompt_ids[index] for index in batch]
+                processors = LogitsProcessorList()
+                if sampling is not None:
+                    seeds = [sampling.seeds[index] for index in batch]
+                    processors = samplers(sampling, seeds, max(map(len, prompts)), max_new_tokens)
+                generations = _generate_batch(model, tokenizer, prompts, config, processors, eos_ids, stop_markers)
                 answers.update(zip(batch, generations, strict=True))
                 progress.update(len(batch))
     finally:
@@ -127,6 +134,7 @@ def _generate_batch(
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[list[int]],
     config: GenerationConfig,
+    processors: LogitsProcessorList,
     eos_ids: list[int],
     markers: Sequence[str],
 ) -> list[Generation]:
@@ -140,6 +148,7 @@ def _generate_batch(
         input_ids=input_ids.to(model.device),
         attention_mask=attention_mask.to(model.device),
         generation_config=config,
+        logits_processor=processors,
         stopping_criteria=StoppingCriteriaList([stop] if markers else []),
     )
     generations = []

@@ -51,7 +51,7 @@ def rank_candidates(rows: list[dict[str, Any]], rewards: list[list[float]]) -> p
         order = sorted(range(len(row_rewards)), key=lambda index: -row_rewards[index])
         ranked.append(
             row
-            | {name: [row[name][index] for index in order] for name in ("responses", "sources")}
+            | {name: [row[name][index] for index in order] for name in ("responses", "sources", "origins")}
             | {"rewards": [row_rewards[index] for index in order]}
         )
     return pa.Table.from_pylist(ranked, schema=RESCORED_SCHEMA)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clha_core import paths
-from clha_core.data.tables import read_rows, write_table
+from clha_core.data.tables import CANDIDATES_SCHEMA, read_rows, write_table
 from clha_core.params import Params
 from clha_core.rescoring.rater import rescoring_rater
 from clha_core.rescoring.report import rescore_summary, write_rescore_report
@@ -20,7 +20,7 @@ def run(params: Params, root: Path = Path()) -> None:
     out.mkdir(parents=True, exist_ok=True)
     tables = {}
     for split in ("train", "validation"):
-        rows = read_rows(root / paths.INGESTED / f"{split}.parquet")
+        rows = read_rows(root / paths.CANDIDATES / f"{split}.parquet", CANDIDATES_SCHEMA)
         tables[split] = rank_candidates(rows, rater.rate(rows, f"rescore {split}"))
         write_table(tables[split], out / f"{split}.parquet")
     train = tables["train"].to_pandas()

@@ -77,12 +77,15 @@ def _split_file(folder: Path, split: SourceSplitName) -> Path | None:
 
 def _source_split(subset: str, split: SourceSplitName, file: Path, limit: int) -> SourceSplit:
     def read() -> Iterator[RawRow]:
-        rows = (
-            RawRow(subset, split, index, _parse_line(line)) for index, line in enumerate(_lines(file)) if line.strip()
-        )
+        rows = (RawRow(subset, split, number, raw) for number, raw in json_lines(file))
         return islice(rows, limit or None)
 
-    return SourceSplit(subset, split, limited(_count_lines(file), limit), read)
+    return SourceSplit(subset, split, limited(count_lines(file), limit), read)
+
+
+def json_lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any] | Unreadable]]:
+    """The lines of a file that are not blank, with their numbers from 0."""
+    return ((number, _parse_line(line)) for number, line in enumerate(_lines(file)) if line.strip())
 
 
 def _lines(file: Path) -> Iterator[bytes]:
@@ -98,7 +101,12 @@ def _open(file: Path) -> BinaryIO:
     return file.open("rb")
 
 
-def _count_lines(file: Path) -> int:
+def count_lines(file: Path) -> int:
+    """Lines of a file, which is read through for it.
+
+    Raises:
+        UserError: it cannot be read or unpacked.
+    """
     count, last = 0, b"\n"
     try:
         with _open(file) as stream:
