@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from clha_core.cli_assess import app as assess
+from clha_core.cli_judge import judge
 from clha_core.errors import UserError
 from clha_core.params import load_params
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(assess)
+app.command()(judge)
 console = Console()
 
 # Before any library starts: no telemetry, no warnings about forked tokenizers, the same bits every time.

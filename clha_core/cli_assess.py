@@ -28,7 +28,7 @@ class Format(StrEnum):
 def export(
     system: Annotated[str, typer.Option(help="Wins of this system are counted.")] = "aligned",
     against: Annotated[str, typer.Option(help="The other system; human names the human-chosen answers.")] = "sft",
-    count: Annotated[int, typer.Option(help="Pairs to draw from the test prompts, at most.")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="Pairs to draw from the test prompts, at most.")] = 100,
     seed: Annotated[int, typer.Option(help="Draws the pairs, their order, and which answer is A.")] = 1,
     format: Annotated[list[Format], typer.Option(help="May be given several times.")] = [Format.html],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = paths.ASSESSMENT,
@@ -40,9 +40,10 @@ def export(
     from clha_core.assessment.label_studio import write_tasks
     from clha_core.assessment.page import write_assessment_page
     from clha_core.assessment.sheet import write_sheet
-    from clha_core.judging.pairs import read_pairs
+    from clha_core.judging.pairs import read_pairs, sample_pairs
 
-    blinded, key = blind(read_pairs(generations, system, against), system, against, count=count, seed=seed)
+    pairs = sample_pairs(read_pairs(generations, system, against), count, seed)
+    blinded, key = blind(pairs, system, against, seed=seed)
     for_raters = out / "for-raters"
     if Format.html in format:
         write_assessment_page(blinded, for_raters / "assessment.html")

@@ -31,26 +31,24 @@ class BlindSet:
     items: list[Item]
 
 
-def blind(pairs: pd.DataFrame, system: str, against: str, *, count: int, seed: int) -> tuple[BlindSet, Key]:
-    """Draw `count` of the pairs and hide who wrote what.
+def blind(pairs: pd.DataFrame, system: str, against: str, *, seed: int) -> tuple[BlindSet, Key]:
+    """Shuffle pairs and hide who wrote what.
 
-    The pairs are a random sample, so their win rate estimates that of all. Each system is A in half of the items.
-    Pairs of identical answers are not shown, as there is nothing to choose: the key keeps them as ties.
+    Each system is A in half of the items. Pairs of identical answers are not shown, as there is nothing to choose:
+    the key keeps them as ties.
 
     Args:
-        pairs: what read_pairs() returns.
+        pairs: what sample_pairs() returns.
 
     Raises:
-        UserError: nothing to show: all answers are identical, or count is not positive.
+        UserError: nothing to show: all answers are identical.
     """
-    if count < 1:
-        raise UserError(f"--count must be at least 1, got {count}.")
     rng = np.random.default_rng(seed)
-    drawn = pairs.iloc[rng.permutation(len(pairs))[:count]]
-    shown, identical = drawn[~drawn["identical"]], drawn[drawn["identical"]]
+    shuffled = pairs.iloc[rng.permutation(len(pairs))]
+    shown, identical = shuffled[~shuffled["identical"]], shuffled[shuffled["identical"]]
     if shown.empty:
         raise UserError(
-            f"{system} and {against} give identical answers to all {len(drawn)} prompts: nothing to assess."
+            f"{system} and {against} give identical answers to all {len(pairs)} prompts: nothing to assess."
         )
     system_is_a = rng.permutation(np.arange(len(shown)) % 2 == rng.integers(2))
 

@@ -68,7 +68,7 @@
     buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.vote === vote)));
     const done = items.filter((item) => state.votes[item.item]).length;
     byId("who").textContent = rater;
-    byId("count").textContent = done + " of " + items.length + (state.saved ? "" : ", not saved yet");
+    byId("count").textContent = done + " of " + items.length + (state.saved ? "" : ", unsaved");
     byId("progress").value = done;
     byId("done").hidden = done < items.length;
     byId("open").disabled = done === items.length;

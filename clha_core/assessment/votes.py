@@ -115,7 +115,7 @@ def _page(content: dict[str, Any]) -> Iterator[Vote]:
         raise ValueError(f"format {content['format']!r}")
     rater = _name(content["rater"])
     for vote in content["votes"]:
-        yield Vote(rater, content["export"], vote["item"], vote["vote"] or "", vote["comment"].strip())
+        yield Vote(rater, content["export"], str(vote["item"]), vote["vote"] or "", vote["comment"].strip())
 
 
 def _sheet(text: str, rater: str, width: int) -> Iterator[Vote]:
@@ -139,7 +139,9 @@ def _label_studio(tasks: list[dict[str, Any]]) -> Iterator[Vote]:
             values = {result["from_name"]: result["value"] for result in annotation["result"]}
             vote = values[VOTE]["choices"][0] if VOTE in values else ""
             comment = " ".join(values[COMMENT]["text"]).strip() if COMMENT in values else ""
-            yield Vote(rater, data["export"], data["item"], SKIP if annotation.get("was_cancelled") else vote, comment)
+            yield Vote(
+                rater, data["export"], str(data["item"]), SKIP if annotation.get("was_cancelled") else vote, comment
+            )
 
 
 def _name(text: str) -> str:

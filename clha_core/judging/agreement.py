@@ -9,10 +9,12 @@ from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss
 from clha_core.evaluation.summary import DIGITS
 from clha_core.judging.outcomes import share
 
+NO_VARIANCE = 1e-12  # what rounding leaves of none
+
 
 def cohen(
     first: Sequence[int], second: Sequence[int], categories: Sequence[int], *, weighted: bool = False
-) -> dict[str, float] | None:
+) -> dict[str, float | None] | None:
     """Cohen's kappa of two judges over the same items, with its asymptotic 95 % interval.
 
     Args:
@@ -22,7 +24,8 @@ def cohen(
 
     Returns:
         kappa, kappa_low and kappa_high, or None where it is not defined: no items, or both judges used one and the
-        same label throughout.
+        same label throughout. The ends are None where the labels have no spread to estimate them from: full
+        agreement, or one label throughout from one of the judges.
     """
     if not len(first) or len({*first, *second}) == 1:
         return None
@@ -34,11 +37,11 @@ def cohen(
         result = cohens_kappa(
             table, weights=np.asarray(categories) if weighted else None, wt="quadratic" if weighted else None
         )
-    return {
-        "kappa": round(float(result.kappa), DIGITS),
-        "kappa_low": round(float(max(result.kappa_low, -1)), DIGITS),
-        "kappa_high": round(float(min(result.kappa_upp, 1)), DIGITS),
-    }
+    figures: dict[str, float | None] = {"kappa": round(float(result.kappa), DIGITS) + 0.0}
+    spread = result.var_kappa > NO_VARIANCE
+    figures["kappa_low"] = round(float(max(result.kappa_low, -1)), DIGITS) if spread else None
+    figures["kappa_high"] = round(float(min(result.kappa_upp, 1)), DIGITS) if spread else None
+    return figures
 
 
 def fleiss(votes: np.ndarray) -> float | None:

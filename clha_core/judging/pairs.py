@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from clha_core.errors import UserError
@@ -56,6 +57,12 @@ def read_pairs(generations: Path, system: str, against: str) -> pd.DataFrame:
         if column(system) in table and column(against) in table:
             pairs[name] = table[column(system)].astype(float) - table[column(against)].astype(float)
     return pairs
+
+
+def sample_pairs(pairs: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """At most `count` of the pairs at random, so that their win rate estimates that of all; raters and judges who use
+    the same numbers see the same pairs."""
+    return pairs.iloc[np.random.default_rng(seed).permutation(len(pairs))[:count]]
 
 
 def pair_digest(prompt: str, response: str, other: str) -> str:
