@@ -27,6 +27,9 @@ def judge(
     count: Annotated[int | None, typer.Option(min=1, help="Pairs to judge, at most; all without it.")] = None,
     seed: Annotated[int, typer.Option(help="Draws the pairs, as in `clha assess export`.")] = 1,
     tie_band: Annotated[float, typer.Option(min=0, help="Reward differences up to this size are ties.")] = 0.0,
+    environment: Annotated[
+        str, typer.Option(help="First part of the names of the two environment variables.")
+    ] = "OPENAI",
     concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 8,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a request may take.")] = 120.0,
     max_retries: Annotated[int, typer.Option(min=0, help="Of a request that the server could not take.")] = 6,
@@ -40,7 +43,7 @@ def judge(
         Path, typer.Option(help="Folder for verdicts, figures and what the endpoint replied.")
     ] = paths.JUDGING,
 ) -> None:
-    """Judge pairs of answers in both orders; the endpoint is OPENAI_BASE_URL with OPENAI_API_KEY."""
+    """Judge pairs of answers, in both orders; OPENAI_BASE_URL and OPENAI_API_KEY name the endpoint."""
     from clha_core.judging.judge import REWARD_MODEL, judge_by_endpoint, judge_by_reward
     from clha_core.judging.pairs import read_pairs, sample_pairs
     from clha_core.judging.summary import summarise_verdicts
@@ -59,7 +62,7 @@ def judge(
         from clha_core.endpoint import Endpoint, usage_of
 
         endpoint = Endpoint.from_environment(
-            out / "replies.sqlite", concurrency=concurrency, timeout=timeout, max_retries=max_retries
+            out / "replies.sqlite", environment, concurrency=concurrency, timeout=timeout, max_retries=max_retries
         )
         name = model
         judged, answers = judge_by_endpoint(pairs, endpoint, model, max_tokens=max_tokens, parse_retries=parse_retries)
