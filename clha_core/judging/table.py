@@ -62,10 +62,7 @@ def print_verdicts(figures: dict[str, Any], system: str, against: str, console: 
     rows = [outcome_row(name, measures) for name, measures in outcomes.items() if name != TOTAL]
     rows.append(outcome_row("All", outcomes[TOTAL]))
     by_length = figures["length"]["by_length"]
-    rows += [
-        outcome_row(f"  {name} than the other", measures) for name, measures in by_length.items() if name != "similar"
-    ]
-    rows += [outcome_row("  of similar length", by_length["similar"])] if "similar" in by_length else []
+    rows += [outcome_row(f"  answer {name}", measures) for name, measures in by_length.items()]
     console.print(outcome_table(f"{system} against {against}, judged by {figures['judge']}", "Pairs", rows))
     for line in _remarks(figures):
         console.print(Text(line), soft_wrap=True)
