@@ -207,6 +207,13 @@ def test_a_table_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
         read_pairs(tmp_path / "generations.parquet", SYSTEM, AGAINST)
 
 
+def test_a_reward_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    rows = generations(3)
+    rows.loc[1, f"{SYSTEM}_reward"] = float("nan")
+    with pytest.raises(UserError, match="reward_difference that is not finite"):
+        read_pairs(write_generations(rows, tmp_path), SYSTEM, AGAINST)
+
+
 def test_a_prompt_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     rows = generations(3)
     rows["id"] = "row-0000"

@@ -25,7 +25,8 @@ def read_pairs(generations: Path, system: str, against: str) -> pd.DataFrame:
         gold_difference (system minus other).
 
     Raises:
-        UserError: no such file, no such system, one system on both sides, no rows, an id that occurs twice.
+        UserError: no such file, no such system, one system on both sides, no rows, an id that occurs twice, a
+            reward that is not finite.
     """
     if not generations.exists():
         raise UserError(f"{generations} is not here: run `dvc repro evaluate` (or `dvc pull`), or give --generations.")
@@ -56,6 +57,8 @@ def read_pairs(generations: Path, system: str, against: str) -> pd.DataFrame:
     for name, column in (("reward_difference", reward_column), ("gold_difference", gold_column)):
         if column(system) in table and column(against) in table:
             pairs[name] = table[column(system)].astype(float) - table[column(against)].astype(float)
+            if not np.isfinite(pairs[name]).all():
+                raise UserError(f"{generations} has a {name} that is not finite: run the evaluate stage again.")
     return pairs
 
 
