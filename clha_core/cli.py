@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from clha_core.cli_assess import app as assess
+from clha_core.cli_judge import judge
 from clha_core.errors import UserError
 from clha_core.params import load_params
 
@@ -21,6 +23,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(assess)
+app.command()(judge)
 console = Console()
 
 # Before any library starts: no telemetry, no warnings about forked tokenizers, the same bits every time.

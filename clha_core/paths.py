@@ -34,7 +34,12 @@ TRAIN_METRICS = Path("metrics/train.json")
 
 EVALUATION = Path("reports/evaluation")  # report.html, generations.parquet, protocol.json
 EVALUATION_PROTOCOL = EVALUATION / "protocol.json"
+GENERATIONS = EVALUATION / "generations.parquet"
 EVALUATE_METRICS = Path("metrics/evaluate.json")
+
+# Written outside of the stages: people and language models compare two systems' answers.
+ASSESSMENT = Path("reports/assessment")
+JUDGING = Path("reports/judging")
 
 SPLITS = ("train", "validation", "test")
 QUARANTINE = "quarantine.jsonl"

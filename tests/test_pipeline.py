@@ -69,6 +69,18 @@ def test_the_mlflow_run_has_parameters_curves_data_figures_and_reports(pipeline:
     assert "evaluation/report.html" in artifacts
 
 
+def test_verdicts_are_a_table_in_the_models_run_once_however_often_they_are_made(
+    pipeline: Project, client: MlflowClient, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        printed = pipeline.clha("judge", "--reward-model", "--out", str(tmp_path))
+    assert "aligned against sft, judged by reward-model" in printed
+    (run,) = mlflow.search_runs(experiment_names=["clha"], output_format="list")
+    (table,) = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    assert mlflow.load_table(table["path"], run_ids=[run.info.run_id])["outcome"].notna().sum() == 20
+    assert "judge/aligned-vs-sft-reward-model/total/win_rate" in run.data.metrics
+
+
 def test_rows_in_are_rows_accepted_and_quarantined(pipeline: Project) -> None:
     metrics = json.loads((pipeline.root / "metrics/ingest.json").read_text())
     assert metrics["rows_in"] == metrics["accepted"] + metrics["quarantined"] == 300

@@ -1,7 +1,6 @@
 """Runs that a person starts in Prefect's UI: a real server, a real browser, the real stages, in small."""
 
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +16,8 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from browser import chromium
+from playwright.sync_api import Browser, Page, expect
 from project import SMALL, Project, clone_with_cache, copy_project
 
 from flows.pipeline import SUMMARY_KEY
@@ -26,15 +26,6 @@ from flows.stage import STAGES
 # A slow machine needs minutes for a run, and the first test makes two of them.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-CHROMIUM = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 MINUTE = 60.0
 RUN_MINUTES = 10 * MINUTE
 BUSY = 503  # Prefect's answer while its SQLite database is locked: "try again", as its own clients do
@@ -137,13 +128,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=MINUTE * 1000)
-    with sync_playwright() as playwright:
-        executable = shutil.which("chromium") or playwright.chromium.executable_path
-        if not Path(executable).exists():
-            pytest.skip("no Chromium: install Debian's, or run `playwright install chromium`")
-        launched = playwright.chromium.launch(executable_path=executable, args=CHROMIUM)
+    with chromium() as launched:
         yield launched
-        launched.close()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What a stage may say about itself while it runs. Nothing else in clha_core knows who listens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,9 @@ class Tracker(Protocol):
     def log_artifact(self, path: Path, folder: str) -> None:
         """A file, or a folder with all it holds."""
 
+    def log_table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
+        """Rows to look through beside the run; a path that is there already is left as it is."""
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Facts to find the run by."""
 
@@ -34,5 +37,7 @@ class NullTracker:
     def log_dataset(self, name: str, path: Path, digest: str, context: str) -> None: ...
 
     def log_artifact(self, path: Path, folder: str) -> None: ...
+
+    def log_table(self, columns: Mapping[str, Sequence[object]], path: str) -> None: ...
 
     def set_tags(self, tags: Mapping[str, str]) -> None: ...

@@ -3,9 +3,9 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -64,6 +64,11 @@ class MlflowTracker:
             mlflow.log_artifacts(str(path), artifact_path=folder)
         else:
             mlflow.log_artifact(str(path), artifact_path=folder)
+
+    def log_table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
+        folder = str(PurePosixPath(path).parent)
+        if path not in [artifact.path for artifact in MlflowClient().list_artifacts(self.run.info.run_id, folder)]:
+            mlflow.log_table({name: list(values) for name, values in columns.items()}, path)  # else MLflow appends
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         mlflow.set_tags(dict(tags))
