@@ -2,9 +2,9 @@
 
     python -m benchmarks.cross_fitting
 
-It needs `data/ingested` and `models/base` of the sample (`dvc repro policy`), trains the rescoring reward model of params.yaml
-once for each number of folds and seed, rates the train split, and prints a Markdown table of means over seeds. The truth is
-`clha_core.sample.dialogues.label_truth`, which no model sees.
+It needs `data/ingested` and `models/base` of the sample (`dvc repro policy`), trains the rescoring reward model of
+params.yaml once for each number of folds and seed, rates the train split, and prints a Markdown table of means over
+seeds. The truth is `clha_core.sample.dialogues.label_truth`, which no model sees.
 """
 
 import tempfile
@@ -43,8 +43,8 @@ def truth_of(rows: Sequence[dict[str, Any]], params: Params) -> list[LabelTruth]
 def figures(difference: NDArray[np.float64], truth: Sequence[LabelTruth]) -> dict[str, float]:
     """How labels and truth agree with the reward of chosen minus rejected.
 
-    A flip is found where the reward model prefers the rejected response. AUC: the chance that a flipped label has a lower
-    difference than one that is not flipped.
+    A flip is found where the reward model prefers the rejected response. AUC: the chance that a flipped label has a
+    lower difference than one that is not flipped.
     """
     flipped = np.array([row.flipped for row in truth])
     gold = np.array([row.gold[0] - row.gold[1] for row in truth])
@@ -85,7 +85,7 @@ def main(
                 start = time.perf_counter()
                 train_cross_fitted(rows, split, base, tokenizer, reward, spec, bf16=False)
                 seconds = time.perf_counter() - start
-                kinds = [("", None)]
+                kinds: list[tuple[str, list[Calibration] | None]] = [("", None)]
                 if count > 1:
                     _, fitted = read_folds(spec.folder)
                     kinds = [("calibrated", fitted), ("raw", [UNCALIBRATED] * count)]

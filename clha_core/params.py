@@ -112,7 +112,7 @@ class PolicyParams(Section):
 
 
 class RewardTrainParams(Section):
-    """Bradley-Terry training of reward models that are 'train', from the base policy's weights (TRL's RewardTrainer)."""
+    """Bradley-Terry training, from the base policy's weights, of the reward models that are 'train'."""
 
     folds: Count = Field(
         description="Models that share the rating of the training data, so that none rates a label that it has learned "
@@ -146,8 +146,8 @@ class RewardModelParams(Section):
         description="How a dialogue becomes the reward model's input text."
     )
     eval_model: str = Field(
-        description="Rates the generations: 'train', a checkpoint folder or a hub id, but not the model above. Where both "
-        "are 'train', each learns from one half of the prompts."
+        description="Rates the generations: 'train', a checkpoint folder or a hub id, but not the model above. "
+        "Where both are 'train', each learns from one half of the prompts."
     )
     eval_revision: str | None = Field(description="Commit, tag or branch on the hub.")
     eval_text_format: Literal["hh", "oasst", "chat_template", "question_answer"] = Field(

@@ -14,9 +14,9 @@ DIGITS = 6
 def label_quality(difference: NDArray[np.float64]) -> dict[str, float]:
     """Accuracy with its 95 % Wilson interval, log loss and expected calibration error.
 
-    A label is predicted where the chosen response has the higher reward; a tie is no prediction. The log loss is that of
-    sigma(difference), log 2 for a model that knows nothing. The calibration error (Naeini et al. 2015) is the mean of
-    |confidence - accuracy| over the bins of `reliability`, weighted by their pairs.
+    A label is predicted where the chosen response has the higher reward; a tie is no prediction. The log loss is that
+    of sigma(difference), log 2 for a model that knows nothing. The calibration error (Naeini et al. 2015) is the mean
+    of |confidence - accuracy| over the bins of `reliability`, weighted by their pairs.
 
     Args:
         difference: (pairs,) reward of the chosen minus reward of the rejected response.

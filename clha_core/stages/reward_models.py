@@ -3,6 +3,10 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
 from clha_core import paths
 from clha_core.data.tables import read_rows
 from clha_core.models.loading import follow_pointer, load_tokenizer, write_pointer
@@ -30,7 +34,9 @@ def run(params: Params, root: Path = Path()) -> None:
         (evaluation_rater(root / paths.EVAL_REWARD_MODEL, reward), reward.eval_model, reward.eval_revision, 1),
     )
     learners = [spec.folder for spec, model, _, _ in models if model == TRAIN]
-    differences, curves, temperatures = {}, {}, {}
+    differences: dict[tuple[str, str], NDArray[np.float64]] = {}
+    curves: dict[str, pd.DataFrame] = {}
+    temperatures: dict[str, list[float]] = {}
     for spec, model, revision, count in models:
         name = spec.folder.name
         shutil.rmtree(spec.folder, ignore_errors=True)  # no fold of an earlier training stays
