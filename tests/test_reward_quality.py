@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tiny
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from clha_core.data.tables import SCHEMA, write_table
 from clha_core.params import Params
 from clha_core.reward_models.quality import label_quality, reliability
 from clha_core.reward_models.report import write_reward_report
+from clha_core.stages import reward_models
 
 LOG_3 = math.log(3)  # sigma(log 3) = 0.75
 
@@ -93,8 +97,6 @@ def test_models_from_elsewhere_have_a_report_without_curves(tmp_path: Path) -> N
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    import pyarrow as pa
-
     made = tiny.tokenizer()
     tiny.save(tiny.llama(made), made, tmp_path / "models/base")
     (tmp_path / "data/ingested").mkdir(parents=True)
@@ -105,8 +107,6 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_the_stage_trains_both_models_on_different_halves(make_params: Callable[..., Params], project: Path) -> None:
-    from clha_core.stages import reward_models
-
     (project / "models/reward/fold-7").mkdir(parents=True)  # of an earlier training with more folds
     reward_models.run(make_params({"reward_model.train.folds": 2, "reward_model.train.max_steps": 2}), project)
 
@@ -124,8 +124,6 @@ def test_the_stage_trains_both_models_on_different_halves(make_params: Callable[
 def test_a_model_from_elsewhere_is_pinned_and_the_trained_one_learns_from_all(
     make_params: Callable[..., Params], project: Path
 ) -> None:
-    from clha_core.stages import reward_models
-
     made = tiny.tokenizer()
     judge = tiny.save(tiny.llama_reward(made), made, project / "judge")
     reward_models.run(
@@ -134,10 +132,15 @@ def test_a_model_from_elsewhere_is_pinned_and_the_trained_one_learns_from_all(
                 "reward_model.eval_model": str(judge),
                 "reward_model.train.folds": 2,
                 "reward_model.train.max_steps": 1,
+                "reward_model.train.gradient_checkpointing": True,
+                "policy.dtype": "bfloat16",
+                "reward_model.dtype": "bfloat16",
             }
         ),
         project,
     )
+    weights = load_file(project / "models/reward/fold-1/model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
     assert (project / "models/eval_reward/pointer.json").exists()
     metrics = json.loads((project / "metrics/reward_models.json").read_text())
     assert metrics["reward"]["unseen_train"]["pairs"] == 40

@@ -162,6 +162,7 @@ def _arguments(train: RewardTrainParams, rows: int, *, bf16: bool, seed: int) ->
         max_grad_norm=1.0,
         gradient_checkpointing=train.gradient_checkpointing,
         bf16=bf16,
+        use_cpu=torch.accelerator.current_accelerator(check_available=True) is None,  # else bf16 is refused there
         seed=seed,
         save_strategy="no",
         report_to="none",
