@@ -63,8 +63,8 @@ def figures(difference: NDArray[np.float64], truth: Sequence[LabelTruth]) -> dic
 
 
 def main(
-    folds: Annotated[list[int], typer.Option(help="Numbers of folds to compare.")] = [1, 2, 3, 5],  # noqa: B006
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 3,
+    folds: Annotated[list[int], typer.Option(help="Numbers of folds to compare.")] = [1, 2, 3],  # noqa: B006
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 2,
     epochs: Annotated[float | None, typer.Option(help="Instead of those of params.yaml.")] = None,
 ) -> None:
     """Train, rate, and print the table."""

@@ -72,7 +72,7 @@ def test_an_unknown_preset_names_those_that_exist(checkout: Path) -> None:
             "train.method: Input should be 'clha', 'sft'",
         ),
         (
-            "    rows_per_micro_batch: 32",
+            "    rows_per_micro_batch: 16",
             "    rows_per_micro_batch: 5",
             "reward_model.train: Value error, rows_per_micro_batch must divide rows_per_step",
         ),
