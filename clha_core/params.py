@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clha_core import paths
 from clha_core.errors import UserError
 
+TRAIN = "train"  # in place of a reward model's name: it is trained here
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, description="Seed of everything random in this step.")]
@@ -163,15 +165,44 @@ class CandidatesParams(Section):
     endpoint: EndpointCandidatesParams
 
 
+class RewardTrainParams(Section):
+    """Bradley-Terry training, from the base policy's weights, of the reward models that are 'train'."""
+
+    folds: Count = Field(
+        description="Models that share the rating of the training data, so that none rates a label that it has learned "
+        "from; 1 for a single model, which does."
+    )
+    epochs: float = Field(gt=0, description="Passes over the labels that a model learns from.")
+    max_steps: int = Field(ge=0, description="Optimizer steps of each model; 0 to let epochs decide.")
+    rows_per_step: Count = Field(description="Labelled pairs of one optimizer step.")
+    rows_per_micro_batch: Count = Field(
+        description="Labelled pairs in one forward pass; divides rows_per_step, bounds memory."
+    )
+    learning_rate: float = Field(gt=0, lt=1, description="Peak learning rate of AdamW.")
+    warmup_share: float = Field(ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
+    weight_decay: float = Field(ge=0)
+    center_rewards_coefficient: float = Field(ge=0, description="Pull of every pair's rewards towards a mean of zero.")
+    gradient_checkpointing: bool = Field(description="Recompute activations: slower, far less memory.")
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> "RewardTrainParams":
+        if self.rows_per_step % self.rows_per_micro_batch:
+            raise ValueError("rows_per_micro_batch must divide rows_per_step")
+        return self
+
+
 class RewardModelParams(Section):
     """The reward models: one to rescore with, another one to evaluate with."""
 
-    model: str = Field(description="Rates the training data: 'scratch', a checkpoint folder or a hub id.")
+    model: str = Field(description="Rates the training data: 'train', a checkpoint folder or a hub id.")
     revision: str | None = Field(description="Commit, tag or branch on the hub.")
     text_format: Literal["hh", "oasst", "chat_template", "question_answer"] = Field(
         description="How a dialogue becomes the reward model's input text."
     )
-    eval_model: str = Field(description="Rates the generations; a different model from the one above.")
+    eval_model: str = Field(
+        description="Rates the generations: 'train', a checkpoint folder or a hub id, but not the model above. "
+        "Where both are 'train', each learns from one half of the prompts."
+    )
     eval_revision: str | None = Field(description="Commit, tag or branch on the hub.")
     eval_text_format: Literal["hh", "oasst", "chat_template", "question_answer"] = Field(
         description="The same for the evaluation reward model."
@@ -182,9 +213,7 @@ class RewardModelParams(Section):
     trust_remote_code: bool = Field(
         description="Run model code from the hub. Leave off unless you have read that code."
     )
-    scratch_steps: Count = Field(description="Bradley-Terry steps of a 'scratch' reward model.")
-    scratch_batch_size: Count
-    scratch_learning_rate: float = Field(gt=0)
+    train: RewardTrainParams
     seed: Seed
 
 

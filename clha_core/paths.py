@@ -14,8 +14,9 @@ DATA_DOCS = Path("reports/data_docs")
 VALIDATE_METRICS = Path("metrics/validate.json")
 
 BASE_MODEL = Path("models/base")
-REWARD_MODEL = Path("models/reward")
+REWARD_MODEL = Path("models/reward")  # a checkpoint, a pointer, or folds.json and fold-0, fold-1, ...
 EVAL_REWARD_MODEL = Path("models/eval_reward")
+REWARD_MODEL_REPORT = Path("reports/reward_models")
 REWARD_MODEL_METRICS = Path("metrics/reward_models.json")
 
 CANDIDATES = Path("data/candidates")  # train.parquet, validation.parquet, origins.json, quarantine.jsonl

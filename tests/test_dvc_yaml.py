@@ -17,7 +17,12 @@ PRODUCED = {
     "ingest": {paths.INGESTED, paths.INGEST_METRICS},
     "validate": {paths.DATA_DOCS, paths.VALIDATE_METRICS},
     "policy": {paths.BASE_MODEL},
-    "reward_models": {paths.REWARD_MODEL, paths.EVAL_REWARD_MODEL, paths.REWARD_MODEL_METRICS},
+    "reward_models": {
+        paths.REWARD_MODEL,
+        paths.EVAL_REWARD_MODEL,
+        paths.REWARD_MODEL_REPORT,
+        paths.REWARD_MODEL_METRICS,
+    },
     "candidates": {paths.CANDIDATES, paths.CANDIDATES_METRICS},
     "rescore": {paths.RESCORED, paths.RESCORE_REPORT, paths.RESCORE_METRICS},
     "sft": {paths.SFT_MODEL, paths.SFT_CURVES},

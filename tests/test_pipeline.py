@@ -59,7 +59,12 @@ def test_the_mlflow_run_has_parameters_curves_data_figures_and_reports(pipeline:
     assert run.data.params["policy.scratch.steps"] == "20"
     for name in ("loss/contrastive", "loss/sft", "rewards/margins", "eval_loss"):
         assert len(client.get_metric_history(run.info.run_id, name)) >= 2, name
-    for name in ("evaluate/total/reward", "evaluate/helpful/gold", "evaluate/total/win_rate_vs_sft"):
+    for name in (
+        "evaluate/total/reward",
+        "evaluate/helpful/gold",
+        "evaluate/total/win_rate_vs_sft",
+        "reward_models/reward/unseen_train/accuracy",
+    ):
         assert name in run.data.metrics
     assert any(name.startswith("system/") for name in run.data.metrics)
     digests = {tag.value for data in run.inputs.dataset_inputs for tag in data.tags if tag.key == "dvc.md5"}

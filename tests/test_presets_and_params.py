@@ -71,7 +71,12 @@ def test_an_unknown_preset_names_those_that_exist(checkout: Path) -> None:
             "  method: clah",
             "train.method: Input should be 'clha', 'sft'",
         ),
-        ("train:", "train: [", "not valid YAML"),
+        (
+            "    rows_per_micro_batch: 16",
+            "    rows_per_micro_batch: 5",
+            "reward_model.train: Value error, rows_per_micro_batch must divide rows_per_step",
+        ),
+        ("\ntrain:", "\ntrain: [", "not valid YAML"),
     ],
 )
 def test_a_wrong_parameter_is_named(checkout: Path, old: str, new: str, sentence: str) -> None:

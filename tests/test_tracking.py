@@ -11,7 +11,7 @@ from clha_core.digest import folder_digest
 from clha_core.errors import UserError
 from clha_core.tracking.lineage import FLOW_RUN_ID, locked_md5, origin_tags, project_home
 from clha_core.tracking.mlflow_tracker import connect
-from clha_core.tracking.record import comparable_figures, run_name
+from clha_core.tracking.record import comparable_figures, reward_model_figures, run_name
 from clha_core.tracking.registry import judge
 
 IDS = [f"row{index}" for index in range(60)]
@@ -98,6 +98,15 @@ def test_bounds_of_intervals_are_recorded_for_the_total_only() -> None:
     assert "evaluate/total/reward_low" in figures
     assert "evaluate/helpful/reward_vs_sft" in figures
     assert not [name for name in figures if name.startswith("evaluate/helpful") and "_low" in name]
+
+
+def test_the_record_has_how_well_reward_models_predict_unseen_labels() -> None:
+    quality = {"accuracy": 0.7, "accuracy_low": 0.6, "pairs": 9.0, "log_loss": 0.5, "calibration_error": 0.1}
+    assert reward_model_figures({"reward": {"validation": quality}}) == {
+        "reward_models/reward/validation/accuracy": 0.7,
+        "reward_models/reward/validation/log_loss": 0.5,
+        "reward_models/reward/validation/calibration_error": 0.1,
+    }
 
 
 def test_a_server_that_does_not_answer_stops_at_once_with_a_sentence(

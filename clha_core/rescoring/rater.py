@@ -10,7 +10,9 @@ from typing import Any
 from clha_core.digest import folder_digest
 from clha_core.models.loading import load_reward_model, load_tokenizer
 from clha_core.params import RewardModelParams
+from clha_core.rescoring.folded import FoldedRater
 from clha_core.rescoring.rescore import rate_candidates
+from clha_core.reward_models.folds import FOLDS
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class RaterSpec:
         values = asdict(self) | {"folder": folder_digest(self.folder)}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
-    def load(self) -> "Rater":
-        """The reward model in memory, on the accelerator where there is one."""
-        return Rater(self)
+    def load(self) -> "Rater | FoldedRater":
+        """The reward model, or all of its folds, in memory, on the accelerator where there is one."""
+        return FoldedRater(self) if (self.folder / FOLDS).exists() else Rater(self)
 
 
 class Rater:

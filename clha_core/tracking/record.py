@@ -54,10 +54,23 @@ def comparable_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     return figures
 
 
+def reward_model_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """How well each reward model predicts labels that it has not learned from: `reward_models/<model>/<labels>/...`."""
+    wanted = ("accuracy", "log_loss", "calibration_error")
+    return {
+        f"reward_models/{name.replace('.', '/')}": float(value)
+        for name, value in flatten(metrics)
+        if name.rpartition(".")[2] in wanted
+    }
+
+
 def describe_evaluation(tracker: Tracker, root: Path) -> None:
-    """Evaluation figures per subset, the report, its plots and tables, and the noise report of the data."""
+    """Evaluation figures per subset, the report, its plots and tables, and what the reward models are worth."""
     metrics = json.loads((root / paths.EVALUATE_METRICS).read_text(encoding="utf-8"))
     tracker.log_metrics(comparable_figures(metrics))
+    reward_models = json.loads((root / paths.REWARD_MODEL_METRICS).read_text(encoding="utf-8"))
+    tracker.log_metrics(reward_model_figures(reward_models))
+    tracker.log_artifact(root / paths.REWARD_MODEL_REPORT, "reward_models")
     tracker.log_artifact(root / paths.EVALUATE_METRICS, "evaluation")
     tracker.log_artifact(root / paths.EVALUATION, "evaluation")
     tracker.log_artifact(root / paths.RESCORE_REPORT, "rescore")

@@ -42,8 +42,8 @@ class EvaluateLast(TrainerCallback):
         return control
 
 
-def write_curves(log_history: list[dict[str, float]], out: Path) -> None:
-    """One CSV row per step with all that was logged at it; clock figures are left out."""
+def curve_table(log_history: list[dict[str, float]]) -> pd.DataFrame:
+    """One row per step with all that was logged at it; clock figures are left out."""
     rows: dict[int, dict[str, float]] = {}
     for entry in log_history:
         if "train_runtime" in entry:  # the summary line at the end
@@ -52,6 +52,10 @@ def write_curves(log_history: list[dict[str, float]], out: Path) -> None:
         rows.setdefault(int(entry["step"]), {}).update(kept)
     frame = pd.DataFrame([rows[step] for step in sorted(rows)])
     first = ["step", "epoch"]
-    frame = frame[first + sorted(column for column in frame.columns if column not in first)]
+    return frame[first + sorted(column for column in frame.columns if column not in first)]
+
+
+def write_curves(log_history: list[dict[str, float]], out: Path) -> None:
+    """The curve table as CSV."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(out, index=False)
+    curve_table(log_history).to_csv(out, index=False)
