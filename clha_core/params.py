@@ -217,6 +217,18 @@ class RewardModelParams(Section):
     seed: Seed
 
 
+class RescoreParams(Section):
+    """What rates the training data; the scores are the same bytes whatever is chosen here."""
+
+    executor: Literal["local", "ray"] = Field(
+        description="local: processes of this machine; ray: actors of the cluster that RAY_ADDRESS names, or of a new "
+        "one on this machine."
+    )
+    workers: int = Field(
+        ge=0, description="Reward models that rate at once; 0 for one per GPU, or a single one where there is none."
+    )
+
+
 class LoraParams(Section):
     """A low-rank adapter (peft) instead of all weights. The stage's model has it merged, and beside it as `adapter`."""
 
@@ -323,6 +335,7 @@ class Params(Section):
     policy: PolicyParams
     candidates: CandidatesParams
     reward_model: RewardModelParams
+    rescore: RescoreParams
     sft: SFTParams
     train: TrainParams
     evaluate: EvaluateParams

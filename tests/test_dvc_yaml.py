@@ -102,6 +102,11 @@ def test_every_parameter_of_the_graph_is_in_params_yaml() -> None:
                 value = value[key]
 
 
+def test_how_many_rescore_at_once_makes_no_stage_run_again() -> None:
+    """Their scores are the same bytes (tests/test_rescore_workers.py, tests/test_rescore_ray.py)."""
+    assert not [name for stage in GRAPH.values() for name in stage["params"] if name.split(".")[0] == "rescore"]
+
+
 def test_the_committed_lock_is_true(tmp_path: Path) -> None:
     """Without any data, from git alone: code, parameters and dvc.lock of the last commit belong together."""
     subprocess.run(["git", "clone", "--quiet", ROOT, tmp_path / "clone"], check=True)

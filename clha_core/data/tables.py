@@ -1,6 +1,6 @@
 """Preference rows as Parquet: the schema, a writer that holds few rows in memory, and a reader that checks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -69,8 +69,20 @@ class PreferenceWriter:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a table to `path`; the same rows give the same bytes."""
-    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
-        writer.write_table(table, row_group_size=_ROWS_PER_BATCH)
+    write_tables([table], table.schema, path)
+
+
+def write_tables(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
+    """Write tables one after the other to `path`; the same rows give the same bytes, however they are cut."""
+    pending = schema.empty_table()
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for table in tables:
+            pending = pa.concat_tables([pending, table])
+            while pending.num_rows >= _ROWS_PER_BATCH:
+                writer.write_table(pending.slice(length=_ROWS_PER_BATCH).combine_chunks())
+                pending = pending.slice(_ROWS_PER_BATCH)
+        if pending.num_rows:
+            writer.write_table(pending.combine_chunks())
 
 
 def read_schema(path: Path) -> pa.Schema:
@@ -116,7 +128,8 @@ def read_batches(path: Path, schema: pa.Schema = SCHEMA) -> Iterator[pa.RecordBa
     if not read_schema(path).equals(schema):
         raise UserError(f"{path} has other columns than expected: run the stage that writes it again.")
     try:
-        with pq.ParquetFile(path) as file:
+        # With its buffer, pyarrow holds the whole file after some batches.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             yield from file.iter_batches(_ROWS_PER_BATCH)
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(path, error) from None

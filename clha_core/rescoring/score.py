@@ -28,6 +28,7 @@ def score_sequences(
         model: a sequence classification model with one logit, in evaluation mode.
         sequences: token ids, complete with special tokens.
         pad_token_id, eos_token_id: of the model's tokenizer.
+        description: of the progress bar; empty for none.
 
     Raises:
         UserError: a score that is not finite, or all scores equal; with positions.
@@ -36,7 +37,7 @@ def score_sequences(
     scores = [0.0] * len(sequences)
     device = next(model.parameters()).device
     configured_pad = model.config.pad_token_id
-    with tqdm(total=len(sequences), desc=description, unit="text") as progress:
+    with tqdm(total=len(sequences), desc=description, unit="text", disable=not description) as progress:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = [sequences[index] for index in chosen]
