@@ -49,6 +49,7 @@ def train_reward_model(
     params: RewardModelParams,
     *,
     text_format: str,
+    max_length: int,
     seed: int,
     description: str,
 ) -> PreTrainedModel:
@@ -58,6 +59,7 @@ def train_reward_model(
         rows: ingested rows (`prompt`, `responses`, `sources`).
         base: the language model.
         tokenizer: of that model.
+        text_format, max_length: of the texts, as the model will read them.
     """
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -71,7 +73,7 @@ def train_reward_model(
         model.config.pad_token_id = tokenizer.pad_token_id
     pairs = [
         [
-            reward_input_ids(tokenizer, row["prompt"], response, text_format, params.max_length)
+            reward_input_ids(tokenizer, row["prompt"], response, text_format, max_length)
             for response in labelled_pair(row)
         ]
         for row in rows

@@ -5,6 +5,7 @@ from pathlib import Path
 from clha_core import paths
 from clha_core.data.tables import read_rows, write_table
 from clha_core.params import Params
+from clha_core.rescoring.checks import check_scores
 from clha_core.rescoring.rater import rescoring_rater
 from clha_core.rescoring.report import rescore_summary, write_rescore_report
 from clha_core.rescoring.rescore import rank_candidates
@@ -21,7 +22,9 @@ def run(params: Params, root: Path = Path()) -> None:
     tables = {}
     for split in ("train", "validation"):
         rows = read_rows(root / paths.INGESTED / f"{split}.parquet")
-        tables[split] = rank_candidates(rows, rater.rate(rows, f"rescore {split}"))
+        rewards = rater.rate(rows, f"rescore {split}")
+        check_scores(rewards, [row["id"] for row in rows])
+        tables[split] = rank_candidates(rows, rewards)
         write_table(tables[split], out / f"{split}.parquet")
     train = tables["train"].to_pandas()
     write_metrics(rescore_summary(train), root / paths.RESCORE_METRICS)

@@ -7,6 +7,7 @@ from clha_core import paths
 from clha_core.data.tables import read_rows
 from clha_core.models.loading import follow_pointer, load_tokenizer, write_pointer
 from clha_core.params import Params
+from clha_core.rescoring.checks import check_scores
 from clha_core.rescoring.rater import Rater, RaterSpec, evaluation_rater, rescoring_rater
 from clha_core.stages.context import prepare_torch, write_metrics
 
@@ -46,6 +47,7 @@ def _train(params: Params, root: Path, rater: RaterSpec, half: int) -> None:
         tokenizer,
         params.reward_model,
         text_format=rater.text_format,
+        max_length=rater.max_length,
         seed=params.reward_model.seed + half,
         description=rater.folder.name,
     )
@@ -54,8 +56,10 @@ def _train(params: Params, root: Path, rater: RaterSpec, half: int) -> None:
 
 
 def _label_agreement(rater: Rater, rows: list[dict[str, Any]]) -> float:
+    rated = rater.rate(rows, f"{rater.spec.folder.name}: validation")
+    check_scores(rated, [row["id"] for row in rows])
     agreed = [
         rewards[row["sources"].index("chosen")] > rewards[row["sources"].index("rejected")]
-        for row, rewards in zip(rows, rater.rate(rows, f"{rater.spec.folder.name}: validation"), strict=True)
+        for row, rewards in zip(rows, rated, strict=True)
     ]
     return round(sum(agreed) / len(agreed), 6)
