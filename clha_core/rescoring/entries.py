@@ -106,7 +106,7 @@ def resolve(model: str, *, text_format: str, max_length: int | None, dtype: str)
             known = ", ".join(known for entry in ENTRIES for known in entry.models)
             raise UserError(
                 f"{model!r} is not among the reward models that are known by name ({known}): set {', '.join(missing)}. "
-                "Text formats are hh, oasst, chat_template and question_answer: docs/reward-models.md says what they are, "
+                "Text formats are hh, oasst, chat_template and question_answer: see docs/reward-models.md, "
                 "and the model's card which one it was trained with."
             )
         reading: Reading = "pooled" if text_format == "question_answer" else "last_token"

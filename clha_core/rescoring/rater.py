@@ -61,8 +61,8 @@ class Rater:
         )
         if spec.head is not None and not hasattr(model, spec.head):
             raise UserError(
-                f"{model.config.name_or_path} is a {type(model).__name__} without the head {spec.head!r}, which a model "
-                "of its name has: check reward_model.model; under another folder name it is what you say that it is."
+                f"{model.config.name_or_path} is a {type(model).__name__} without the head {spec.head!r}, which one of "
+                "that name has: check reward_model.model; under another folder name it is what you say that it is."
             )
         # Encoders with embeddings for the first and the second text would get the first one's for both.
         if spec.text_format == "question_answer" and getattr(model.config, "type_vocab_size", 0) > 1:
