@@ -208,5 +208,5 @@ def test_a_scorer_with_other_scores_is_found_out() -> None:
     competing = scorers(TINY_SHAPE)
     assert max(rescore_speed.agreement(competing, texts).values()) < 1e-6
     wrong = Scorer("wrong", lambda rows: [score + 1e-4 for score in competing[0].score(rows)])
-    with pytest.raises(RuntimeError, match="scores differ from the pipeline's: {'wrong'"):
+    with pytest.raises(RuntimeError, match=r"scores differ from the pipeline's: \{'wrong'"):
         rescore_speed.agreement([*competing, wrong], texts)
