@@ -58,15 +58,15 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, pack: ScorePack, scaling:
     sizes = [segment.prompt + segment.responses for segment in pack.segments]
     grouped = query.shape[1] != key.shape[1]
     outputs = []
-    tree_start = candidate = 0
+    tree_end = candidate = 0
     parts = zip(key.split(sizes, 2), value.split(sizes, 2), query.split(list(pack.candidates), 2), strict=True)
     for tree, (keys, values, queries) in enumerate(parts):
-        ends = pack.ends[candidate : candidate + pack.candidates[tree]] - tree_start - pack.segments[tree].prompt
+        tree_end += sizes[tree]
+        ends = pack.ends[candidate : candidate + pack.candidates[tree]] - tree_end  # rows counted from the mask's end
         mask = pack.masks[tree][ends].to(query.dtype)
         outputs.append(
             F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scaling, enable_gqa=grouped)
         )
-        tree_start += sizes[tree]
         candidate += pack.candidates[tree]
     return torch.cat(outputs, dim=2).transpose(1, 2).flatten(2)
 
