@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test test-fast lint bench-train ui mlflow lock clean
+.PHONY: help install pipeline test test-fast lint bench-train bench-rescore ui mlflow lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ lint: install ## Style and types
 
 bench-train: install ## Training speed and memory on one core, against the authors' way and TRL: half an hour
 	python -m benchmarks.train_speed
+
+bench-rescore: install ## Speed and memory of reward scoring on one core, against padded batches and HF's pipeline: ten minutes
+	python -m benchmarks.rescore_speed
 
 ui: install ## Prefect and MLflow on 127.0.0.1, with the flows to start from the browser
 	python -m flows.start --port $(PORT) --mlflow-port $(MLFLOW_PORT)

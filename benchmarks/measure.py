@@ -127,7 +127,7 @@ def activation_peak(contestant: Contestant, rows: Draw) -> int:
     return max(peaks)
 
 
-def cpu_peak(work: Callable[[], None]) -> int:
+def cpu_peak(work: Callable[[], object]) -> int:
     """Most bytes alive at once during `work`, beyond what was there before: torch's own allocations on a CPU."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()

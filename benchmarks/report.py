@@ -1,7 +1,7 @@
 """The tables, on the terminal and as Markdown."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -48,29 +48,39 @@ def blocks(results: Results) -> list[Block]:
 
 
 def show(results: Results, console: Console) -> None:
-    """Print the tables."""
-    for block in blocks(results):
+    """Print everything that training has a table for."""
+    show_blocks(blocks(results), results.machine, console)
+
+
+def show_blocks(tables: Sequence[Block], machine: Mapping[str, str], console: Console) -> None:
+    """Print tables, and below them where they were measured."""
+    for block in tables:
         table = Table(title=block.title, title_justify="left", box=SIMPLE, pad_edge=False)
         for index, name in enumerate(block.header):
             table.add_column(name, justify="right" if index else "left", overflow="fold")
         for row in block.rows:
             table.add_row(*row)
         console.print(table)
-    console.print(machine_line(results), highlight=False)
+    console.print(machine_line(machine), highlight=False)
 
 
 def markdown(results: Results) -> str:
-    """The tables as Markdown."""
-    parts = [machine_line(results)]
-    for block in blocks(results):
+    """Everything that training has a table for, as Markdown."""
+    return markdown_blocks(blocks(results), results.machine)
+
+
+def markdown_blocks(tables: Sequence[Block], machine: Mapping[str, str]) -> str:
+    """Tables as Markdown, below where they were measured."""
+    parts = [machine_line(machine)]
+    for block in tables:
         lines = [block.header, [":--", *["--:"] * (len(block.header) - 1)], *block.rows]
         parts.append(f"**{block.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 
-def machine_line(results: Results) -> str:
+def machine_line(machine: Mapping[str, str]) -> str:
     """Hardware and versions in a sentence."""
-    return ", ".join(f"{name} {value}" for name, value in results.machine.items()) + "."
+    return ", ".join(f"{name} {value}" for name, value in machine.items()) + "."
 
 
 def _label(cell: Cell) -> list[str]:

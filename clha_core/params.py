@@ -196,20 +196,26 @@ class RewardModelParams(Section):
 
     model: str = Field(description="Rates the training data: 'train', a checkpoint folder or a hub id.")
     revision: str | None = Field(description="Commit, tag or branch on the hub.")
-    text_format: Literal["hh", "oasst", "chat_template", "question_answer"] = Field(
-        description="How a dialogue becomes the reward model's input text."
+    text_format: Literal["auto", "hh", "oasst", "chat_template", "question_answer"] = Field(
+        description="How a dialogue becomes the reward model's input text; auto: as is known of the model by its name."
     )
     eval_model: str = Field(
         description="Rates the generations: 'train', a checkpoint folder or a hub id, but not the model above. "
         "Where both are 'train', each learns from one half of the prompts."
     )
     eval_revision: str | None = Field(description="Commit, tag or branch on the hub.")
-    eval_text_format: Literal["hh", "oasst", "chat_template", "question_answer"] = Field(
+    eval_text_format: Literal["auto", "hh", "oasst", "chat_template", "question_answer"] = Field(
         description="The same for the evaluation reward model."
     )
-    max_length: int = Field(ge=8, description="Tokens a reward model reads; longer dialogues lose their oldest tokens.")
-    batch_size: Count = Field(description="Texts scored at once.")
-    dtype: Literal["float32", "bfloat16", "float16"]
+    max_length: int | None = Field(
+        ge=8,
+        description="Tokens a reward model reads; longer dialogues lose their oldest tokens. Empty: as is known of the "
+        "model.",
+    )
+    tokens_per_batch: int = Field(ge=8, description="Tokens scored in one forward pass, at most: bounds memory.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        description="Precision of the weights; auto: as is known of the model."
+    )
     trust_remote_code: bool = Field(
         description="Run model code from the hub. Leave off unless you have read that code."
     )

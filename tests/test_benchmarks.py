@@ -10,7 +10,7 @@ import pytest
 import torch
 import typer
 
-from benchmarks import gpu_train
+from benchmarks import gpu_train, rescore_speed
 from benchmarks.batches import Draw, Row, draw, in_batches, padding_ratio, tokens
 from benchmarks.contestant import Contestant
 from benchmarks.hh_lengths import MAX_LENGTH, MAX_PROMPT_LENGTH, measure_lengths, read_lengths
@@ -20,6 +20,7 @@ from benchmarks.ours import ours
 from benchmarks.peers_trl import chunked, cpo_features, cpo_trainer
 from benchmarks.reference_loop import collate, reference
 from benchmarks.results import GOALS, Cell, Results, Step, load, verdicts
+from benchmarks.scorers import Scorer, scorers, texts_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -192,3 +193,20 @@ def test_without_a_gpu_its_benchmark_ends_with_a_sentence(capsys: pytest.Capture
         gpu_train.main()
     assert ended.value.exit_code == 1
     assert capsys.readouterr().out.startswith("No CUDA device was found")
+
+
+def test_scoring_is_compared_at_equal_scores_and_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rescore_speed.main(quick=True, markdown_file=tmp_path / "out.md")
+    assert "measuring tiny n = 3" in capsys.readouterr().out
+    tables = (tmp_path / "out.md").read_text(encoding="utf-8")
+    assert tables.count("**") == 8
+    assert tables.count("| met |") + tables.count("| missed |") == 6
+
+
+def test_a_scorer_with_other_scores_is_found_out() -> None:
+    texts = texts_of(tiny_draw().shuffled[0])
+    competing = scorers(TINY_SHAPE)
+    assert max(rescore_speed.agreement(competing, texts).values()) < 1e-6
+    wrong = Scorer("wrong", lambda rows: [score + 1e-4 for score in competing[0].score(rows)])
+    with pytest.raises(RuntimeError, match=r"scores differ from the pipeline's: \{'wrong'"):
+        rescore_speed.agreement([*competing, wrong], texts)

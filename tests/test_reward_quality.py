@@ -130,6 +130,7 @@ def test_a_model_from_elsewhere_is_pinned_and_the_trained_one_learns_from_all(
         make_params(
             {
                 "reward_model.eval_model": str(judge),
+                "reward_model.eval_text_format": "hh",
                 "reward_model.train.folds": 2,
                 "reward_model.train.max_steps": 1,
                 "reward_model.train.gradient_checkpointing": True,

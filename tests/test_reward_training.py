@@ -12,7 +12,8 @@ from trl import RewardTrainer
 
 from clha_core.models.loading import ModelSource
 from clha_core.params import RewardModelParams
-from clha_core.rescoring.rescore import rate_candidates
+from clha_core.rescoring.score import RewardScorer
+from clha_core.rescoring.text_formats import reward_input_ids
 from clha_core.reward_models.training import BradleyTerryTrainer, bradley_terry_loss, train_reward_model
 
 SEPARATE_PAD = tiny.tokenizer()
@@ -69,9 +70,20 @@ def test_labels_are_learned_and_read_where_scores_are_read(
     base = tiny.save(tiny.llama(made), made, tmp_path / "base")
     params = reward_params(max_steps=24, rows_per_step=12, rows_per_micro_batch=12, learning_rate=0.01)
     model, log = train_reward_model(
-        rows, ModelSource(str(base)), made, params, text_format="hh", bf16=False, seed=1, description="test"
+        rows,
+        ModelSource(str(base)),
+        made,
+        params,
+        text_format="hh",
+        max_length=192,
+        bf16=False,
+        seed=1,
+        description="test",
     )
-    rated = rate_candidates(rows, model, made, text_format="hh", max_length=192, batch_size=5, description="test")
+    scorer = RewardScorer(model, pad_token_id=made.pad_token_id, tokens_per_batch=200, max_length=192)
+    rated = scorer.score(
+        [[reward_input_ids(made, row["prompt"], text, "hh", 192) for text in row["responses"]] for row in rows]
+    )
     last = log[-2]  # over the step before the end, whose learning rate is next to nothing
     assert {"loss", "accuracy", "margin", "mean_reward", "min_reward", "max_reward"} <= set(last)
     assert last["margin"] > 0.5
@@ -87,7 +99,15 @@ def test_micro_batches_do_not_change_the_weights(
     for size in (8, 2):
         params = reward_params(max_steps=2, rows_per_step=8, rows_per_micro_batch=size, learning_rate=1e-3)
         model, _ = train_reward_model(
-            rows, ModelSource(str(base)), SEPARATE_PAD, params, text_format="hh", bf16=False, seed=1, description="test"
+            rows,
+            ModelSource(str(base)),
+            SEPARATE_PAD,
+            params,
+            text_format="hh",
+            max_length=192,
+            bf16=False,
+            seed=1,
+            description="test",
         )
         weights.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
     torch.testing.assert_close(weights[0], weights[1], atol=2e-5, rtol=0)

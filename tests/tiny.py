@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
     LlamaConfig,
@@ -34,10 +35,13 @@ SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 
 
 def tokenizer(
-    *, pad: str | None = "<pad>", eos: str = "<eos>", chat: bool = False, pairs: bool = False
+    *, pad: str | None = "<pad>", eos: str = "<eos>", chat: bool = False, pairs: bool = False, bos: str | None = None
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE; with `pad` equal to `eos` the two share an id; `pairs` adds BERT's [CLS] A [SEP] B [SEP]."""
-    special = [token for token in dict.fromkeys((pad, eos, "<|im_start|>", "<|im_end|>")) if token]
+    """A byte-level BPE; with `pad` equal to `eos` the two share an id.
+
+    `pairs` adds BERT's [CLS] A [SEP] B [SEP]; `bos` puts that token in front of every text and of every chat.
+    """
+    special = [token for token in dict.fromkeys((pad, eos, bos, "<|im_start|>", "<|im_end|>")) if token]
     special += ["<|prompter|>", "<|assistant|>", "[CLS]", "[SEP]"]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -53,11 +57,15 @@ def tokenizer(
             pair="[CLS] $A [SEP] $B [SEP]",
             special_tokens=[(token, bpe.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
         )
+    if bos:
+        bpe.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, bpe.token_to_id(bos))]
+        )
     made = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token=eos, pad_token=pad, cls_token="[CLS]", sep_token="[SEP]"
+        tokenizer_object=bpe, eos_token=eos, pad_token=pad, bos_token=bos, cls_token="[CLS]", sep_token="[SEP]"
     )
     if chat:
-        made.chat_template = CHAT_TEMPLATE
+        made.chat_template = ("{{ bos_token }}" if bos else "") + CHAT_TEMPLATE
     return made
 
 
@@ -113,6 +121,25 @@ def causal_lm(architecture: str, seed: int = 0, **changes: Any) -> PreTrainedMod
     config = AutoConfig.for_model(architecture, **(sizes | changes))
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(config).eval()
+
+
+def reward_model(architecture: str, made: PreTrainedTokenizerFast | None = None, **changes: Any) -> PreTrainedModel:
+    """A reward model of any architecture (a `model_type`), over a tokenizer's ids or over 64 of them, in training mode.
+
+    As in `causal_lm`, weights are large; dropout is on where the architecture has it.
+    """
+    sizes = _sizes(made) if made else {**SIZES, "vocab_size": 64, "pad_token_id": 0, "eos_token_id": 1}
+    sizes |= {"initializer_range": 0.15, "max_position_embeddings": 256, "num_labels": 1}
+    if "gpt_neox" in architecture:
+        sizes |= {"hidden_dropout": 0.3, "attention_dropout": 0.3}
+    elif architecture == "deberta-v2":
+        sizes |= {"type_vocab_size": 0, "hidden_dropout_prob": 0.3, "relative_attention": True}
+        sizes |= {"pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+    else:
+        sizes |= {"num_key_value_heads": 2, "head_dim": 8, "attention_dropout": 0.3}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(architecture, **(sizes | changes))
+    return AutoModelForSequenceClassification.from_config(config).train()
 
 
 def llama_reward(made: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForSequenceClassification:

@@ -15,6 +15,7 @@ from clha_core.models.loading import load_policy, load_tokenizer, on_device
 from clha_core.packing.scorer import ResponseScorer
 from clha_core.packing.trees import Tree, pack_trees
 from clha_core.params import Params
+from clha_core.rescoring.checks import check_scores
 from clha_core.rescoring.rater import evaluation_rater
 from clha_core.tokenization import HH_GENERATION_PROMPT, encode_prompt, encode_row, hh_prompt
 
@@ -36,6 +37,7 @@ def choose_rows(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
 
 def protocol(params: Params, table: pd.DataFrame, reward_folder: Path) -> dict[str, Any]:
     """What two evaluations must share to be compared: the prompts, how they are answered, and who judges."""
+    judge = evaluation_rater(reward_folder, params.reward_model)
     prompts = hashlib.sha256("\0".join([*table["id"], *table["prompt"]]).encode()).hexdigest()
     return {
         "prompts": prompts,
@@ -43,9 +45,9 @@ def protocol(params: Params, table: pd.DataFrame, reward_folder: Path) -> dict[s
         "max_prompt_length": params.policy.max_prompt_length,
         "max_new_tokens": params.evaluate.max_new_tokens,
         "judge": folder_digest(reward_folder),
-        "judge_text_format": params.reward_model.eval_text_format,
-        "judge_max_length": params.reward_model.max_length,
-        "judge_dtype": params.reward_model.dtype,
+        "judge_text_format": judge.text_format,
+        "judge_max_length": judge.max_length,
+        "judge_dtype": judge.dtype,
     }
 
 
@@ -99,9 +101,13 @@ class Evaluator:
 
     def _judge(self, name: str, responses: list[str], finished: list[bool]) -> None:
         rated = self.rater.rate(
-            [{"prompt": row["prompt"], "responses": [text]} for row, text in zip(self.rows, responses, strict=True)],
+            [
+                {"id": row["id"], "prompt": row["prompt"], "responses": [text]}
+                for row, text in zip(self.rows, responses, strict=True)
+            ],
             f"{name}: judge",
         )
+        check_scores(rated, self.columns["id"])
         self.columns[f"{name}_reward"] = [rewards[0] for rewards in rated]
         if self.params.data.source == "sample":
             from clha_core.sample.gold import gold_reward

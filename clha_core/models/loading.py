@@ -37,9 +37,9 @@ class ModelSource:
     revision: str | None = None
 
 
-def on_device(model: PreTrainedModel) -> PreTrainedModel:
-    """The model on the accelerator where there is one, else on the CPU."""
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+def on_device(model: PreTrainedModel, device: torch.device | str | None = None) -> PreTrainedModel:
+    """The model on a device; without one named, on the accelerator where there is one, else on the CPU."""
+    device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     return nn.Module.to(model, device)
 
 
@@ -131,8 +131,10 @@ def load_trained(folder: Path, params: PolicyParams) -> PreTrainedModel:
     )
 
 
-def load_reward_model(folder: Path, *, dtype: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A reward model with one logit, in evaluation mode (no dropout), on the accelerator where there is one.
+def load_reward_model(
+    folder: Path, *, dtype: str, trust_remote_code: bool = False, device: torch.device | str | None = None
+) -> PreTrainedModel:
+    """A reward model with one logit, in evaluation mode (no dropout), on a device as `on_device` says.
 
     Raises:
         UserError: more than one logit, or weights that the checkpoint does not have and that would be random.
@@ -141,7 +143,7 @@ def load_reward_model(folder: Path, *, dtype: str, trust_remote_code: bool = Fal
     labels = getattr(model.config, "num_labels", 1)
     if not hasattr(model, "out_proj") and labels != 1:
         raise UserError(f"{model.config.name_or_path} has {labels} labels; a reward model has one logit.")
-    return on_device(model).eval()
+    return on_device(model, device).eval()
 
 
 def _load(auto_class: Any, folder: Path, *, dtype: str, trust_remote_code: bool, **options: Any) -> PreTrainedModel:

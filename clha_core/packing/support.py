@@ -5,7 +5,7 @@ packed and one response at a time.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -29,14 +29,23 @@ def use_trees(model: nn.Module) -> None:
     causal_lm(model).set_attn_implementation(TREE_ATTENTION)
 
 
-def why_not(model: nn.Module, tokens: int) -> str | None:
+def why_not(
+    model: nn.Module,
+    tokens: int,
+    *,
+    error: Callable[[nn.Module], float] | None = None,
+    values: str = "log-probs",
+) -> str | None:
     """A sentence saying why a model's log-probs cannot be had from packed trees; None where they can.
 
     The model is left as it was. It computes some fifty tokens.
 
     Args:
-        model: a causal language model with the attention that it was loaded with; adapters may be on it.
+        model: a causal model with the attention that it was loaded with; adapters may be on it.
         tokens: of the longest tree in the data.
+        error: of what else is had from packed trees, in its standard deviations. It is called without gradients and
+            dropout, and may change the model's attention.
+        values: what that is called.
     """
     language_model = causal_lm(model)
     name = type(language_model).__name__
@@ -46,15 +55,13 @@ def why_not(model: nn.Module, tokens: int) -> str | None:
         return f"{name} attends to {window} tokens at most, and the longest row has {tokens}."
     try:
         with _left_as_it_was(model, language_model):
-            error = _error_of_trees(model, language_model)
+            found = (error or _error_of_trees)(model)
     except Exception as failure:  # whatever an unknown architecture does not like about trees
         return f"{name} does not run on packed trees ({type(failure).__name__}: {str(failure).split(chr(10))[0]})."
     allowed = TOLERANCE[_lowest_precision(language_model)]
-    if error <= allowed:
+    if found <= allowed:
         return None
-    return (
-        f"{name} gives other log-probs on packed trees (off by {error:.2g} standard deviations, {allowed:g} allowed)."
-    )
+    return f"{name} gives other {values} on packed trees (off by {found:.2g} standard deviations, {allowed:g} allowed)."
 
 
 def attention_window(language_model: PreTrainedModel) -> int | None:
@@ -72,19 +79,26 @@ def attention_window(language_model: PreTrainedModel) -> int | None:
     return min((window for window in windows if window is not None), default=None)
 
 
-def _error_of_trees(model: nn.Module, language_model: PreTrainedModel) -> float:
-    """Of log-probs from packed trees against those of each response alone, in their standard deviations."""
+def random_trees(model: nn.Module) -> list[Tree]:
+    """Two tiny trees of a model's token ids, always the same."""
     rng = random.Random(0)
-    vocabulary, device = language_model.config.get_text_config().vocab_size, language_model.device
+    vocabulary = causal_lm(model).config.get_text_config().vocab_size
 
     def ids(count: int) -> list[int]:
         return [rng.randrange(vocabulary) for _ in range(count)]
+
+    return [Tree(ids(prompt), [ids(response) for response in responses]) for prompt, responses in SHAPES]
+
+
+def _error_of_trees(model: nn.Module) -> float:
+    """Of log-probs from packed trees against those of each response alone, in their standard deviations."""
+    device = causal_lm(model).device
 
     def alone(prompt: list[int], response: list[int]) -> Tensor:
         logits = model(input_ids=torch.tensor([prompt + response], device=device), use_cache=False).logits
         return picked_logps(logits[0, len(prompt) - 1 : -1], torch.tensor(response, device=device))
 
-    trees = [Tree(ids(prompt), [ids(response) for response in responses]) for prompt, responses in SHAPES]
+    trees = random_trees(model)
     expected = torch.cat([alone(tree.prompt, response) for tree in trees for response in tree.responses])
     use_trees(model)
     difference = token_logps(model, pack_trees(trees).to(device)) - expected

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from clha_core.reward_models.folds import fold_folder, read_folds
 
 if TYPE_CHECKING:
+    import torch
+
     from clha_core.rescoring.rater import RaterSpec
 
 
@@ -18,11 +20,11 @@ class FoldedRater:
     Candidates of one row are always rated by the same models.
     """
 
-    def __init__(self, spec: "RaterSpec") -> None:
+    def __init__(self, spec: "RaterSpec", device: "torch.device | str | None" = None) -> None:
         self.spec = spec
         self._folds, self._calibrations = read_folds(spec.folder)
         folders = [fold_folder(spec.folder, fold) for fold in range(self._folds.count)]
-        self._raters = [replace(spec, folder=folder).load() for folder in folders]
+        self._raters = [replace(spec, folder=folder).load(device) for folder in folders]
 
     def rate(self, rows: Sequence[Mapping[str, Any]], description: str) -> list[list[float]]:
         """Calibrated reward of every candidate of every row, in the rows' order of `responses`."""
@@ -32,7 +34,7 @@ class FoldedRater:
             places = [place for place, fold in enumerate(folds) if fold in (None, number)]
             if not places:
                 continue
-            name = f"{description}, fold {number + 1} of {self._folds.count}"
+            name = description and f"{description}, fold {number + 1} of {self._folds.count}"
             rated = rater.rate([rows[place] for place in places], name)
             for place, logits in zip(places, rated, strict=True):
                 ratings[place].append([calibration.reward(logit) for logit in logits])

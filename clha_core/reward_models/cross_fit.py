@@ -82,6 +82,7 @@ def train_cross_fitted(
             tokenizer,
             params,
             text_format=spec.text_format,
+            max_length=spec.max_length,
             bf16=bf16,
             seed=params.seed + folds.part,
             description=description,

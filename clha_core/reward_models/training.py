@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from clha_core.data.tables import labelled_pair
+from clha_core.errors import UserError
 from clha_core.models.loading import ModelSource
 from clha_core.padding import pad_right
 from clha_core.params import RewardModelParams, RewardTrainParams
@@ -90,6 +91,7 @@ def train_reward_model(
     params: RewardModelParams,
     *,
     text_format: str,
+    max_length: int,
     bf16: bool,
     seed: int,
     description: str,
@@ -102,6 +104,7 @@ def train_reward_model(
         rows: ingested rows (`prompt`, `responses`, `sources`).
         base: the language model.
         tokenizer: of that model.
+        text_format, max_length: of the texts, as the model will read them.
 
     Returns:
         The model on the CPU, and the Trainer's log lines.
@@ -118,10 +121,9 @@ def train_reward_model(
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
     pairs = [
         [
-            reward_input_ids(tokenizer, row["prompt"], response, text_format, params.max_length)
+            reward_input_ids(tokenizer, row["prompt"], response, text_format, max_length)
             for response in labelled_pair(row)
         ]
         for row in rows
@@ -130,9 +132,13 @@ def train_reward_model(
 
     def collate(batch: list[dict[str, list[list[int]]]]) -> dict[str, Any]:
         sequences = [ids for row in batch for ids in row["pair"]]
-        batch_pad = pad if pad != eos else unused_token_id(sequences)  # as in score_sequences()
-        input_ids, attention_mask = pad_right(sequences, batch_pad)
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "pad_token_id": batch_pad}
+        pad = unused_token_id(sequences, tokenizer.pad_token_id, model.config.get_text_config().vocab_size)
+        if pad is None:
+            raise UserError(
+                "a batch of texts uses every token there is: give the tokenizer a padding token of its own."
+            )
+        input_ids, attention_mask = pad_right(sequences, pad)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "pad_token_id": pad}
 
     print(f"{description}: learns from {len(rows)} labels", flush=True)
     trainer = BradleyTerryTrainer(
@@ -143,7 +149,7 @@ def train_reward_model(
         data_collator=collate,
     )
     trainer.train()
-    model.config.pad_token_id = pad
+    model.config.pad_token_id = tokenizer.pad_token_id
     return model.cpu().eval(), trainer.state.log_history
 
 
