@@ -24,7 +24,7 @@ from clha_core.padding import pad_right
 from clha_core.rescoring.score import RewardScorer
 
 ROWS_PER_BATCH = 8
-TOKENS_PER_BATCH = 2048
+TOKENS_PER_BATCH = 1024
 Texts = Sequence[Sequence[str]]  # of the candidates of each row
 
 

@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from clha_core.errors import UserError
+from clha_core.packing.last_layer import STANDARD
+from clha_core.packing.lean import lean_layers
 from clha_core.packing.redirect import redirected
 from clha_core.packing.support import attention_window, random_trees, use_trees, why_not
 from clha_core.padding import pad_right
@@ -127,6 +129,8 @@ def tree_scores(model: PreTrainedModel, pack: ScorePack) -> Tensor:
         with ExitStack() as stack:
             if last_layer is not None:
                 stack.enter_context(redirected(body.layers[-1], last_layer))
+            if body.config.model_type in STANDARD:
+                stack.enter_context(lean_layers(body))
             hidden = own_forward(
                 input_ids=pack.input_ids,
                 position_ids=pack.position_ids,
