@@ -31,13 +31,16 @@ ROWS_PER_SHARD = 512
 
 # What computes a score, files and folders. Scores that a bug left behind are not taken up by the code that mended it.
 SCORING_CODE = (
+    "data/splits.py",
     "models/gpt_neox_reward.py",
     "models/loading.py",
     "padding.py",
+    "rescoring/folded.py",
     "rescoring/rater.py",
     "rescoring/rescore.py",
     "rescoring/score.py",
     "rescoring/text_formats.py",
+    "reward_models/folds.py",
     "tokenization.py",
 )
 

@@ -7,11 +7,11 @@ from clha_core import paths
 from clha_core.data.tables import RESCORED_SCHEMA, read_table
 from clha_core.errors import UserError
 from clha_core.params import Params
-from clha_core.rescoring.rater import Rater, RaterSpec, rescoring_rater
+from clha_core.rescoring.rater import RaterSpec, rescoring_rater
 from clha_core.rescoring.report import rescore_summary, write_rescore_report
 from clha_core.rescoring.shards import scorer_digest, shard_store
 from clha_core.rescoring.streamed import Rate, score_missing, write_ranked
-from clha_core.rescoring.workers import rate_here, rate_in_processes
+from clha_core.rescoring.workers import RowRater, rate_here, rate_in_processes
 from clha_core.stages.context import prepare_torch, write_metrics
 
 SPLITS = ("train", "validation")
@@ -58,7 +58,7 @@ def rate_with(params: Params, spec: RaterSpec) -> Rate:
     )
 
 
-def _load(params: Params, spec: RaterSpec, worker: int) -> Rater:
+def _load(params: Params, spec: RaterSpec, worker: int) -> RowRater:
     """The model of a worker, on the accelerator that is its turn where there are several."""
     import torch
 
@@ -68,7 +68,7 @@ def _load(params: Params, spec: RaterSpec, worker: int) -> Rater:
     return spec.load()
 
 
-def _load_elsewhere(params: Params, spec: RaterSpec, digest: str, worker: int) -> Rater:
+def _load_elsewhere(params: Params, spec: RaterSpec, digest: str, worker: int) -> RowRater:
     """The same on a machine that may have other files.
 
     Raises:
