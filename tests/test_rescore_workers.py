@@ -93,7 +93,7 @@ def test_killed_at_random_with_its_workers_and_resumed_it_ends_in_the_same_bytes
     files = set[tuple[str, int]]()
     for _ in range(3):
         parent = start(table, seconds=0.03)
-        until(lambda before=files: len(stored(kept)) > len(before))
+        until(lambda before=files: len(stored(kept)) > len(before), seconds=120)
         time.sleep(chance.uniform(0, 0.05))  # in the middle of a shard, or of writing one
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()

@@ -34,7 +34,7 @@ class FoldedRater:
             places = [place for place, fold in enumerate(folds) if fold in (None, number)]
             if not places:
                 continue
-            name = description and f"{description}, fold {number + 1} of {self._folds.count}"
+            name = f"{description}, fold {number + 1} of {self._folds.count}" if description else ""
             rated = rater.rate([rows[place] for place in places], name)
             for place, logits in zip(places, rated, strict=True):
                 ratings[place].append([calibration.reward(logit) for logit in logits])
