@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test test-fast lint bench-train ui mlflow lock clean
+.PHONY: help install pipeline test test-fast lint bench-train bench-ingest ui mlflow lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ lint: install ## Style and types
 
 bench-train: install ## Training speed and memory on one core, against the authors' way and TRL: half an hour
 	python -m benchmarks.train_speed
+
+bench-ingest: install ## Speed and memory of ingest and validate at HH's full size: a few minutes
+	python -m benchmarks.ingest_speed compare
 
 ui: install ## Prefect and MLflow on 127.0.0.1, with the flows to start from the browser
 	python -m flows.start --port $(PORT) --mlflow-port $(MLFLOW_PORT)

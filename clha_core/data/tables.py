@@ -114,7 +114,8 @@ def read_batches(path: Path, schema: pa.Schema = SCHEMA) -> Iterator[pa.RecordBa
     if not read_schema(path).equals(schema):
         raise UserError(f"{path} has other columns than expected: run the stage that writes it again.")
     try:
-        with pq.ParquetFile(path) as file:
+        # With its buffer, pyarrow holds the whole file after some batches.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             yield from file.iter_batches(_ROWS_PER_BATCH)
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(path, error) from None
