@@ -61,12 +61,14 @@ def test_the_mlflow_run_has_parameters_curves_data_figures_and_reports(pipeline:
         assert len(client.get_metric_history(run.info.run_id, name)) >= 2, name
     for name in ("evaluate/total/reward", "evaluate/helpful/gold", "evaluate/total/win_rate_vs_sft"):
         assert name in run.data.metrics
+    for name in ("rescore/contradiction_rate", "rescore/flips_recall"):
+        assert 0 <= run.data.metrics[name] <= 1
     assert any(name.startswith("system/") for name in run.data.metrics)
     digests = {tag.value for data in run.inputs.dataset_inputs for tag in data.tags if tag.key == "dvc.md5"}
     assert digests == {pipeline.locked()["data/ingested"], pipeline.locked()["data/rescored"]}
     assert len(run.data.tags["mlflow.source.git.commit"]) == 40
-    artifacts = {item.path for item in client.list_artifacts(run.info.run_id, "evaluation")}
-    assert "evaluation/report.html" in artifacts
+    for folder, file in (("evaluation", "report.html"), ("rescore", "report.html"), ("rescore", "rescore.json")):
+        assert f"{folder}/{file}" in {item.path for item in client.list_artifacts(run.info.run_id, folder)}
 
 
 def test_rows_in_are_rows_accepted_and_quarantined(pipeline: Project) -> None:

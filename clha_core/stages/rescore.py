@@ -5,8 +5,8 @@ from pathlib import Path
 from clha_core import paths
 from clha_core.data.tables import read_rows, write_table
 from clha_core.params import Params
+from clha_core.rescoring.noise.report import report_noise
 from clha_core.rescoring.rater import rescoring_rater
-from clha_core.rescoring.report import rescore_summary, write_rescore_report
 from clha_core.rescoring.rescore import rank_candidates
 from clha_core.stages.context import prepare_torch, write_metrics
 
@@ -18,11 +18,10 @@ def run(params: Params, root: Path = Path()) -> None:
     rater = rescoring_rater(root / paths.REWARD_MODEL, reward).load()
     out = root / paths.RESCORED
     out.mkdir(parents=True, exist_ok=True)
-    tables = {}
     for split in ("train", "validation"):
         rows = read_rows(root / paths.INGESTED / f"{split}.parquet")
-        tables[split] = rank_candidates(rows, rater.rate(rows, f"rescore {split}"))
-        write_table(tables[split], out / f"{split}.parquet")
-    train = tables["train"].to_pandas()
-    write_metrics(rescore_summary(train), root / paths.RESCORE_METRICS)
-    write_rescore_report(train, root / paths.RESCORE_REPORT)
+        table = rank_candidates(rows, rater.rate(rows, f"rescore {split}"))
+        write_table(table, out / f"{split}.parquet")
+    sample = params.sample if params.data.source == "sample" else None
+    noise = report_noise(out / "train.parquet", root / paths.RESCORE_REPORT, sample)
+    write_metrics(noise, root / paths.RESCORE_METRICS)
