@@ -1,4 +1,6 @@
-"""Seconds and memory of ingest and validate at HH's full size, against the reference's line loop.
+"""Seconds and memory of what reads all rows, at HH's full size: ingest, validate and the noise report.
+
+Ingest is set beside the reference's line loop.
 
     python -m benchmarks.ingest_speed compare
 
@@ -22,18 +24,21 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hh_rows import HH_TRAIN_ROWS, write_hh
+from clha_core import paths
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN_ROWS = (2_000, 20_000, HH_TRAIN_ROWS)
 GOAL_SECONDS = 60
+RESCORED = paths.RESCORED / "train.parquet"
 
 
 class Contestant(StrEnum):
-    """What is measured; validate looks at what ingest wrote."""
+    """What is measured; validate looks at what ingest wrote, the noise report at the same with made-up rewards."""
 
     LOOP = "line loop"
     INGEST = "ingest"
     VALIDATE = "validate"
+    NOISE = "noise report"
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,25 @@ def measure(contestant: Contestant, source: Path, work: Path) -> Measurement:
     return Measurement(seconds, used["cpu_seconds"], used["peak_mib"])
 
 
+def add_rewards(work: Path) -> None:
+    """Give the ingested train rows below `work` rewards, where they have none."""
+    from benchmarks.rescored_rows import write_rescored
+
+    if not (work / RESCORED).exists():
+        write_rescored(work / paths.INGESTED / "train.parquet", work / RESCORED)
+
+
 def run(contestant: Contestant, source: Path, work: Path) -> None:
     """Run a contestant in this process; only what it needs is imported."""
     if contestant is Contestant.LOOP:
         from benchmarks.line_loop import line_loop
 
         line_loop(source, work)
+        return
+    if contestant is Contestant.NOISE:
+        from clha_core.rescoring.noise.report import report_noise
+
+        report_noise(work / RESCORED, work / paths.RESCORE_REPORT)
         return
     from clha_core.params import parse_params
 
@@ -121,6 +139,8 @@ def compare(
         for _ in range(rounds):
             for size in TRAIN_ROWS:
                 for contestant in Contestant:
+                    if contestant is Contestant.NOISE:
+                        add_rewards(folder / f"work-{size}")
                     # The line loop has a folder of its own, as its output is not ours.
                     work = folder / ("loop" if contestant is Contestant.LOOP else f"work-{size}")
                     found = measure(contestant, folder / f"rows-{size}", work)

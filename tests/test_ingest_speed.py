@@ -1,4 +1,4 @@
-"""Ingest and validate at a tenth of HH's size: rows are complete, memory does not grow with them."""
+"""What reads all rows, at a tenth of HH's size: rows are complete, memory does not grow with them."""
 
 import gzip
 import json
@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.hh_rows import HH_ROWS, HH_TRAIN_ROWS, write_hh
-from benchmarks.ingest_speed import Contestant, Measurement, measure
+from benchmarks.ingest_speed import Contestant, measure
 from benchmarks.line_loop import line_loop
+from benchmarks.rescored_rows import write_rescored
 from clha_core import paths
 from clha_core.data.dialogue import RowError, parse_row
+from clha_core.data.tables import RESCORED_SCHEMA, PreferenceWriter, read_table
 
 
 def raw_rows(folder: Path) -> list[dict[str, str]]:
@@ -54,15 +56,24 @@ def test_the_line_loop_reads_the_same_dialogues(tmp_path: Path) -> None:
         assert [text.split(": ", 1)[1].strip() for text in json.loads(line)["responses"]] == parsed.responses
 
 
+def test_rows_with_rewards_are_ranked_and_keep_their_texts(tmp_path: Path) -> None:
+    rows = {f"row {number}": {"chosen": f"yes {number}", "rejected": f"no {number}"} for number in range(30)}
+    with PreferenceWriter(tmp_path / "ingested.parquet") as writer:
+        for row_id, sides in rows.items():
+            writer.add(row_id, "s", parse_row({"prompt": row_id, **sides}))
+    write_rescored(tmp_path / "ingested.parquet", tmp_path / "out" / "rescored.parquet")
+    for row in read_table(tmp_path / "out" / "rescored.parquet", RESCORED_SCHEMA).to_pylist():
+        assert row["rewards"] == sorted(row["rewards"], reverse=True)
+        assert dict(zip(row["sources"], row["responses"], strict=True)) == rows[row["id"]]
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     peaks: dict[Contestant, list[float]] = {}
     for size in (2_000, 20_000):
         rows, source, work = write_hh(tmp_path / f"{size}", size), tmp_path / f"{size}", tmp_path / f"work-{size}"
-        used: dict[Contestant, Measurement] = {}
         for contestant in (Contestant.INGEST, Contestant.VALIDATE):
-            used[contestant] = measure(contestant, source, work)
-            peaks.setdefault(contestant, []).append(used[contestant].peak_mib)
+            peaks.setdefault(contestant, []).append(measure(contestant, source, work).peak_mib)
         counts = json.loads((work / paths.INGEST_METRICS).read_text())
         assert counts["rows_in"] == counts["accepted"] + counts["quarantined"] == rows
         assert json.loads((work / paths.VALIDATE_METRICS).read_text())["success"] is True

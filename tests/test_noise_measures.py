@@ -2,6 +2,8 @@
 
 import json
 import math
+import tracemalloc
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -79,6 +81,21 @@ def test_the_size_of_the_batches_changes_nothing(rewards: list[tuple[int, int]],
 
     assert summarise(batches) == summarise(whole)
     assert batches.most_contradicted == whole.most_contradicted
+
+
+def test_of_a_row_only_some_numbers_stay_in_memory() -> None:
+    read = batch([row(index, index % 3, 1, response="long " * 2_000) for index in range(200)])
+
+    def peak(batches: int) -> int:
+        tracemalloc.start()
+        pairs = read_pairs(repeat(read, batches))
+        assert len(pairs.table) == 200 * batches
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(1)  # what is allocated once
+    assert peak(60) - peak(10) < 50 * 200 * 200  # bytes a row
 
 
 @pytest.mark.parametrize(
