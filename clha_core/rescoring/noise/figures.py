@@ -13,7 +13,7 @@ from clha_core.rescoring.noise.measures import histogram_edges
 BINS = 40  # even: see histogram_edges
 _WIDTH, _HEIGHT = 4.6, 2.2
 # Quantiles on the gap's axis; one that is nearer to the last one than this share of the axis is left out.
-_TICKS = (0.1, 0.25, 0.5, 0.75, 0.9)
+_TICKS = (0.25, 0.5, 0.75, 0.9)
 _TICK_SPACE = 0.09
 _SHOWN = 0.99
 
@@ -73,7 +73,7 @@ def _range(low: int, high: int) -> str:
 
 def gap_plot(curve: pd.DataFrame, neighbours: np.ndarray) -> Markup:
     """Shares over the reward gap; the quantiles of train.reward_gap_quantile are on the upper axis."""
-    figure, (axis,) = plots.new_figure(5.2, 4.2)
+    figure, (axis,) = plots.new_figure(_WIDTH, 3.9)
     lines = {
         "masked": ("neighbouring ranks masked", plots.BLUE, "-"),
         "contradictions_left": ("contradictions left, of all contradictions", plots.ORANGE, "-"),
