@@ -66,12 +66,14 @@ def test_the_mlflow_run_has_parameters_curves_data_figures_and_reports(pipeline:
         "reward_models/reward/unseen_train/accuracy",
     ):
         assert name in run.data.metrics
+    for name in ("rescore/contradiction_rate", "rescore/flips_recall"):
+        assert 0 <= run.data.metrics[name] <= 1
     assert any(name.startswith("system/") for name in run.data.metrics)
     digests = {tag.value for data in run.inputs.dataset_inputs for tag in data.tags if tag.key == "dvc.md5"}
     assert digests == {pipeline.locked()["data/ingested"], pipeline.locked()["data/rescored"]}
     assert len(run.data.tags["mlflow.source.git.commit"]) == 40
-    artifacts = {item.path for item in client.list_artifacts(run.info.run_id, "evaluation")}
-    assert "evaluation/report.html" in artifacts
+    for folder, file in (("evaluation", "report.html"), ("rescore", "report.html"), ("rescore", "rescore.json")):
+        assert f"{folder}/{file}" in {item.path for item in client.list_artifacts(run.info.run_id, folder)}
 
 
 def test_verdicts_are_a_table_in_the_models_run_once_however_often_they_are_made(

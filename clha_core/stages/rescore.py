@@ -4,11 +4,10 @@ from functools import partial
 from pathlib import Path
 
 from clha_core import paths
-from clha_core.data.tables import RESCORED_SCHEMA, read_table
 from clha_core.errors import UserError
 from clha_core.params import Params
+from clha_core.rescoring.noise.report import report_noise
 from clha_core.rescoring.rater import RaterSpec, rescoring_rater
-from clha_core.rescoring.report import rescore_summary, write_rescore_report
 from clha_core.rescoring.shards import scorer_digest, shard_store
 from clha_core.rescoring.streamed import Rate, score_missing, write_ranked
 from clha_core.rescoring.workers import RowRater, rate_here, rate_in_processes
@@ -32,9 +31,9 @@ def run(params: Params, root: Path = Path()) -> None:
         score_missing(list(tables.values()), store, scorer, rate_with(params, spec))
         for split, table in tables.items():
             write_ranked(table, store, scorer, out / f"{split}.parquet")
-        train = read_table(out / "train.parquet", RESCORED_SCHEMA).to_pandas()
-        write_metrics(rescore_summary(train), root / paths.RESCORE_METRICS)
-        write_rescore_report(train, root / paths.RESCORE_REPORT)
+        sample = params.sample if params.data.source == "sample" else None
+        noise = report_noise(out / "train.parquet", root / paths.RESCORE_REPORT, sample)
+        write_metrics(noise, root / paths.RESCORE_METRICS)
         store.clear()
 
 

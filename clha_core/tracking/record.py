@@ -64,15 +64,26 @@ def reward_model_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def noise_figures(noise: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of the labels that tell one run's data from another's; metrics/rescore.json has the rest."""
+    labels = ("contradiction_rate", "tie_rate", "length_correlation")
+    found = {f"rescore/{name}": noise["labels"]["total"].get(name) for name in labels}
+    for figure in ("precision", "recall"):
+        found[f"rescore/flips_{figure}"] = noise.get("flips", {}).get(figure)
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
 def describe_evaluation(tracker: Tracker, root: Path) -> None:
-    """Evaluation figures per subset, the report, its plots and tables, and what the reward models are worth."""
-    metrics = json.loads((root / paths.EVALUATE_METRICS).read_text(encoding="utf-8"))
-    tracker.log_metrics(comparable_figures(metrics))
-    reward_models = json.loads((root / paths.REWARD_MODEL_METRICS).read_text(encoding="utf-8"))
-    tracker.log_metrics(reward_model_figures(reward_models))
+    """Evaluation figures per subset, the report, its plots and tables; what labels and reward models are worth."""
+    metrics, reward_models, noise = (
+        json.loads((root / path).read_text(encoding="utf-8"))
+        for path in (paths.EVALUATE_METRICS, paths.REWARD_MODEL_METRICS, paths.RESCORE_METRICS)
+    )
+    tracker.log_metrics(comparable_figures(metrics) | reward_model_figures(reward_models) | noise_figures(noise))
     tracker.log_artifact(root / paths.REWARD_MODEL_REPORT, "reward_models")
     tracker.log_artifact(root / paths.EVALUATE_METRICS, "evaluation")
     tracker.log_artifact(root / paths.EVALUATION, "evaluation")
+    tracker.log_artifact(root / paths.RESCORE_METRICS, "rescore")
     tracker.log_artifact(root / paths.RESCORE_REPORT, "rescore")
     tracker.log_artifact(root / paths.TRAIN_CURVES, "curves")
     tracker.log_artifact(root / paths.SFT_CURVES, "curves")

@@ -4,8 +4,11 @@ No dialogue text gets into a frame, only lengths, roles and hashes, so none can 
 """
 
 import json
+import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +64,12 @@ def load_frames(ingested: Path) -> Frames:
         [
             _flatten(batch, split)
             for split in paths.SPLITS
-            for batch in [*read_batches(ingested / f"{split}.parquet"), _NO_ROWS]
+            for batch in chain(read_batches(ingested / f"{split}.parquet"), [_NO_ROWS])
         ],
         ignore_index=True,
     )
     rows["repeats_row"] = rows.duplicated(["split", "prompt_key", "responses_key"])
-    rows["splits_with_prompt"] = rows.groupby("prompt_key")["split"].transform("nunique")
+    rows["splits_with_prompt"] = _splits_with_prompt(rows)
     reasons = _quarantine_reasons(ingested / paths.QUARANTINE)
     total = len(rows) + reasons.total()
     dataset = pd.DataFrame(
@@ -82,19 +85,19 @@ def load_frames(ingested: Path) -> Frames:
 
 
 def _flatten(batch: pa.RecordBatch, split: str) -> pd.DataFrame:
-    prompt, responses = _Lists(batch["prompt"]), _Lists(batch["responses"])
+    prompt, responses, sources = (_Lists(batch[name]) for name in ("prompt", "responses", "sources"))
     roles, contents = (pc.struct_field(prompt.values, name) for name in ("role", "content"))
     turn_chars, response_chars = _lengths(contents), _lengths(responses.values)
     turns = pc.binary_join_element_wise(roles, contents, "\x1f", null_handling="replace")
-    joined_roles = pd.Series(prompt.join(roles, " "), dtype=object)
+    joined_roles = _interned(prompt.join(roles, " "))
     return pd.DataFrame(
         {
             "id": batch["id"].to_pandas(),
-            "subset": batch["subset"].to_pandas(),
-            "split": split,
+            "subset": _interned(batch["subset"].to_pylist()),
+            "split": _interned([split] * len(batch)),
             "prompt_turns": prompt.counts,
             "roles": joined_roles,
-            "last_role": joined_roles.str.rsplit(n=1).str[-1],
+            "last_role": _interned(text.rpartition(" ")[2] for text in joined_roles),
             "prompt_chars": prompt.reduce(np.add, turn_chars),
             "shortest_turn_chars": prompt.reduce(np.minimum, turn_chars),
             "n_candidates": responses.counts,
@@ -103,8 +106,8 @@ def _flatten(batch: pa.RecordBatch, split: str) -> pd.DataFrame:
             "rejected_chars": responses.element(response_chars, 1),
             "shortest_response_chars": responses.reduce(np.minimum, response_chars),
             "longest_response_chars": responses.reduce(np.maximum, response_chars),
-            "sources": _Lists(batch["sources"]).join(_Lists(batch["sources"]).values, ","),
-            "n_sources": _Lists(batch["sources"]).counts,
+            "sources": _interned(sources.join(sources.values, ",")),
+            "n_sources": sources.counts,
             "prompt_key": _hashes(prompt.join(turns, "\x1e")),
             "responses_key": _hashes(responses.join(responses.values, "\x1e")),
         }
@@ -123,7 +126,7 @@ class _Lists:
 
     def reduce(self, function: np.ufunc, values: np.ndarray) -> np.ndarray:
         """One number a row; 0 for empty lists."""
-        reduced = np.zeros(len(self.counts), dtype=np.int64)
+        reduced = np.zeros(len(self.counts), dtype=np.int32)
         filled = self.counts > 0
         if filled.any():
             reduced[filled] = function.reduceat(values, self._starts[filled])
@@ -131,7 +134,7 @@ class _Lists:
 
     def element(self, values: np.ndarray, position: int) -> np.ndarray:
         """The value at a position of each list; 0 where the list is too short."""
-        taken = np.zeros(len(self.counts), dtype=np.int64)
+        taken = np.zeros(len(self.counts), dtype=np.int32)
         long_enough = self.counts > position
         taken[long_enough] = values[self._starts[long_enough] + position]
         return taken
@@ -149,8 +152,13 @@ class _Lists:
         return pc.binary_join(lists, separator).to_numpy(zero_copy_only=False)
 
 
+def _interned(texts: Iterable[str | None]) -> pd.Series:
+    """Each different text in memory once: whole columns have a handful of them."""
+    return pd.Series([None if text is None else sys.intern(text) for text in texts], dtype=object)
+
+
 def _lengths(texts: pa.Array) -> np.ndarray:
-    return pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False).astype(np.int32)
 
 
 def _hashes(texts: pa.Array | np.ndarray) -> np.ndarray:
@@ -159,6 +167,15 @@ def _hashes(texts: pa.Array | np.ndarray) -> np.ndarray:
 
 
 _NO_ROWS = pa.RecordBatch.from_pylist([], schema=SCHEMA)
+
+
+def _splits_with_prompt(rows: pd.DataFrame) -> np.ndarray:
+    """In how many splits the prompt of each row is."""
+    keys = rows["prompt_key"].to_numpy()
+    found = np.zeros(len(keys), dtype=np.int32)
+    for split in paths.SPLITS:
+        found += np.isin(keys, np.unique(keys[rows["split"] == split]))
+    return found
 
 
 def _longer_chosen(rows: pd.DataFrame) -> pd.Series:
