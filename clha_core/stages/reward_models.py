@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from clha_core import paths
 from clha_core.data.tables import read_rows
+from clha_core.models.identity import judge_rated_training_data
 from clha_core.models.loading import follow_pointer, load_tokenizer, write_pointer
 from clha_core.params import TRAIN, Params
 from clha_core.rescoring.rater import RaterSpec, evaluation_rater, rescoring_rater
@@ -53,6 +54,9 @@ def run(params: Params, root: Path = Path()) -> None:
             temperatures[name] = trained.temperatures
             if trained.unseen.size:
                 differences[name, "unseen_train"] = trained.unseen
+    judge_rated_training_data(
+        root / paths.REWARD_MODEL, root / paths.EVAL_REWARD_MODEL, allowed=reward.allow_same_eval_model
+    )
     metrics: dict[str, dict[str, dict[str, float]]] = {}
     for (name, labels), difference in differences.items():
         metrics.setdefault(name, {})[labels] = label_quality(difference)

@@ -16,6 +16,7 @@ GENERATED = (":!dvc.lock", ":!params.yaml")
 # Tags to find a run by: the model that it ended in, and how it was evaluated.
 MODEL_DIGEST_TAG = "clha.model_digest"
 EVALUATION_DIGEST_TAG = "clha.evaluation_digest"
+JUDGE_TAG = "clha.judge"
 
 
 def project_home(start: Path) -> Path:

@@ -9,9 +9,16 @@ import pandas as pd
 
 from clha_core import paths
 from clha_core.digest import file_digest, folder_digest
+from clha_core.evaluation.summary import NOT_INDEPENDENT, is_marked
 from clha_core.params import Params, flatten
 from clha_core.tracking.interface import Tracker
-from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG, MODEL_DIGEST_TAG, locked_md5, origin_tags
+from clha_core.tracking.lineage import (
+    EVALUATION_DIGEST_TAG,
+    JUDGE_TAG,
+    MODEL_DIGEST_TAG,
+    locked_md5,
+    origin_tags,
+)
 
 
 def run_name(params: Params) -> str:
@@ -76,7 +83,8 @@ def describe_evaluation(tracker: Tracker, root: Path) -> None:
     tracker.log_artifact(root / paths.RESCORE_REPORT, "rescore")
     tracker.log_artifact(root / paths.TRAIN_CURVES, "curves")
     tracker.log_artifact(root / paths.SFT_CURVES, "curves")
-    tracker.set_tags({EVALUATION_DIGEST_TAG: file_digest(root / paths.EVALUATION_PROTOCOL)})
+    judge = NOT_INDEPENDENT if is_marked(metrics) else "another reward model than the one that rated the training data"
+    tracker.set_tags({EVALUATION_DIGEST_TAG: file_digest(root / paths.EVALUATION_PROTOCOL), JUDGE_TAG: judge})
 
 
 def rebuild_record(tracker: Tracker, params: Params, root: Path) -> None:
