@@ -1,5 +1,6 @@
 """The headline table of an evaluation, for the terminal and as Markdown."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -74,6 +75,11 @@ def summary_table(metrics: dict[str, Any], method: str) -> Table:
 
 def summary_markdown(metrics: dict[str, Any], method: str) -> str:
     """The headline as a Markdown table. `metrics` is what summarise() returns, `method` is train.method."""
-    columns, rows = headline(metrics, method)
+    return markdown_table(*headline(metrics, method))
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows as Markdown, the first column to the left and all others to the right."""
     rule = [":--", *(["--:"] * (len(columns) - 1))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, rule, *rows]) + "\n"
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, rule, *cells]) + "\n"
