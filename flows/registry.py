@@ -16,7 +16,7 @@ from flows.pipeline import HOME
 LIST_KEY, COMPARE_KEY, CHAMPION_KEY = "clha-registry", "clha-compare", "clha-champion"
 
 
-@flow(name="clha-list", persist_result=False, log_prints=True)
+@flow(name="clha-registry-list", persist_result=False, log_prints=True)
 def list_versions(model: str = "") -> str:
     """All versions of a registered model: alias, reward, the gate's figures, data, commit.
 
@@ -45,7 +45,7 @@ with :base, :sft or :human after it, another system of that evaluation.
     return _artifact(COMPARE_KEY, comparison_markdown(operations.compare(_params(), a, b, HOME)))
 
 
-@flow(name="clha-promote", persist_result=False, log_prints=True)
+@flow(name="clha-registry-promote", persist_result=False, log_prints=True)
 def promote(version: str, why: str, by: str = "") -> str:
     """Make a version champion. What the gate says of it is noted, but you decide.
 
@@ -59,7 +59,7 @@ def promote(version: str, why: str, by: str = "") -> str:
     return _artifact(CHAMPION_KEY, operations.promote(_params(), version, why, HOME, by=by or None).sentence())
 
 
-@flow(name="clha-rollback", persist_result=False, log_prints=True)
+@flow(name="clha-registry-rollback", persist_result=False, log_prints=True)
 def rollback(why: str, model: str = "", by: str = "") -> str:
     """Make the champion before the present one champion again.
 
@@ -73,20 +73,13 @@ def rollback(why: str, model: str = "", by: str = "") -> str:
     return _artifact(CHAMPION_KEY, operations.rollback(_params(), model or None, why, HOME, by=by or None).sentence())
 
 
-OPERATIONS: dict[str, Flow[..., str]] = {
-    "list": list_versions,
-    "compare": compare,
-    "promote": promote,
-    "rollback": rollback,
-}
-
-
 def registry_deployments() -> list[RunnerDeployment]:
-    """One deployment for each operation, named like its command."""
+    """One deployment for each, named like its command."""
+    operations: list[Flow[..., str]] = [compare, list_versions, promote, rollback]
     made = []
-    for name, operation in OPERATIONS.items():
+    for operation in operations:
         deployment = operation.to_deployment(
-            name, tags=["clha", "registry"], entrypoint_type=EntrypointType.MODULE_PATH
+            operation.name.removeprefix("clha-"), tags=["clha", "registry"], entrypoint_type=EntrypointType.MODULE_PATH
         )
         assert isinstance(deployment, RunnerDeployment)  # a coroutine only inside an event loop
         made.append(deployment)

@@ -15,8 +15,8 @@ from clha_core.errors import UserError
 from clha_core.evaluation.report import write_report
 from clha_core.evaluation.summary import JUDGE, RATED_TRAINING_DATA, summarise
 from clha_core.evaluation.table import summary_markdown
-from clha_core.models.identity import judge_rated_training_data
 from clha_core.models.loading import POINTER, write_pointer
+from clha_core.reward_models.identity import judge_rated_training_data
 
 
 def checkpoint(folder: Path, weight: float, name: str = "model") -> Path:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clha_core.comparison.compare import Comparison
-from clha_core.evaluation.summary import TOTAL
+from clha_core.evaluation.summary import HUMAN, TOTAL
 from clha_core.evaluation.table import NOTHING, markdown_table, reward_name, with_interval
 
 COLUMNS = ("", "A", "B", "A - B")
@@ -16,7 +16,7 @@ COLUMNS = ("", "A", "B", "A - B")
 def verdict(comparison: Comparison) -> str:
     """One sentence: whether the paired interval of the reward excludes zero."""
     total = comparison.metrics["A_vs_B"][TOTAL]
-    difference = with_interval(total, "reward_difference")
+    difference = _difference(total, "reward", 3)
     if total["reward_difference_low"] > 0:
         return f"A is better: reward {difference}."
     if total["reward_difference_high"] < 0:
@@ -30,21 +30,28 @@ def rows_of(comparison: Comparison) -> Iterator[tuple[str, list[list[str]]]]:
     for subset in [*sorted(set(metrics["A"]) - {TOTAL}), TOTAL]:
         a, b, versus = metrics["A"][subset], metrics["B"][subset], metrics["A_vs_B"][subset]
         rows = []
-        for name, measure in (("Gold reward", "gold"), (reward_name(metrics), "reward")):
+        for name, measure, digits in (
+            ("Gold reward", "gold", 3),
+            (reward_name(metrics), "reward", 3),
+            ("Sigmoid x 100", "reward_sigmoid_x100", 1),
+        ):
             if f"{measure}_difference" in versus:
-                difference = with_interval(versus, f"{measure}_difference")
-                rows.append([name, with_interval(a, measure), with_interval(b, measure), difference])
-        sigmoid = "reward_sigmoid_x100"
-        rows.append(
-            ["Sigmoid x 100", *(f"{m[sigmoid]:.1f}" for m in (a, b)), with_interval(versus, f"{sigmoid}_difference")]
-        )
+                rows.append([name, *(f"{m[measure]:.{digits}f}" for m in (a, b)), _difference(versus, measure, digits)])
         won, tied, lost = (f"{100 * versus[name]:.1f} %" for name in ("win", "tie", "lose"))
         rows.append(["Better answer", won, lost, f"tie {tied}"])
-        rows.append(["Win rate of A, a tie is half", with_interval(versus, "win_rate"), NOTHING, NOTHING])
+        rows.append(["Win rate of A", NOTHING, NOTHING, with_interval(versus, "win_rate")])
         for name, measure in (("BLEU", "bleu"), ("Characters", "length_chars")):
-            rows.append([name, *(f"{m[measure]:.1f}" for m in (a, b)), f"{a[measure] - b[measure]:+.1f}"])
+            if measure != "bleu" or HUMAN not in (comparison.a.system, comparison.b.system):  # it is the reference
+                rows.append([name, *(f"{m[measure]:.1f}" for m in (a, b)), f"{a[measure] - b[measure]:+.1f}"])
         heading = "All subsets" if subset == TOTAL else subset
-        yield f"{heading}, {int(a['prompts'])} prompts", rows
+        yield f"{heading} ({int(a['prompts'])})", rows
+
+
+def _difference(versus: dict[str, float], measure: str, digits: int) -> str:
+    mean, low, high = (
+        f"{round(versus[f'{measure}_difference{bound}'], digits) + 0.0:+.{digits}f}" for bound in ("", "_low", "_high")
+    )
+    return f"{mean} [{low}, {high}]"
 
 
 def comparison_table(comparison: Comparison) -> Table:

@@ -9,8 +9,8 @@ from clha_core.data.tables import read_rows
 from clha_core.evaluation.evaluate import Evaluator, choose_rows, protocol
 from clha_core.evaluation.report import write_report
 from clha_core.evaluation.summary import JUDGE, RATED_TRAINING_DATA, summarise
-from clha_core.models.identity import judge_rated_training_data
 from clha_core.params import Params
+from clha_core.reward_models.identity import judge_rated_training_data
 from clha_core.stages.context import prepare_torch, write_metrics
 from clha_core.tracking.mlflow_tracker import connect, run_of_model
 from clha_core.tracking.record import describe_evaluation

@@ -16,6 +16,7 @@ GENERATED = (":!dvc.lock", ":!params.yaml")
 
 # Tags to find a run by: the model that it ended in, and how it was evaluated.
 MODEL_DIGEST_TAG = "clha.model_digest"
+MODEL_MD5_TAG = "dvc.md5.models/aligned"
 EVALUATION_DIGEST_TAG = "clha.evaluation_digest"
 JUDGE_TAG = "clha.judge"
 # MLflow's own names, which its pages make links of.
@@ -73,9 +74,9 @@ def repository_url(remote: str) -> str:
 
 
 def git_user(root: Path) -> str:
-    """Who commits in this checkout, as git writes it; empty where git does not know."""
+    """Who commits in this checkout; empty where git does not know."""
     name, email = _git(root, "config", "user.name"), _git(root, "config", "user.email")
-    return f"{name} <{email}>" if name and email else name
+    return f"{name} ({email})" if name and email else name
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -61,7 +61,7 @@ def apply_gate(client: MlflowClient, name: str, number: str, gate: GateResult, b
     if gate.passed:
         crown(client, name, number, by=by, why=f"the gate: {gate.reason}")
         return CHAMPION
-    aliases = client.get_registered_model(name).aliases
+    aliases = _aliases(client, name)
     client.set_registered_model_alias(name, CANDIDATE, number)
     _write_pages(client, name, aliases)
     return CANDIDATE
@@ -106,7 +106,7 @@ def rollback(client: MlflowClient, name: str, *, why: str, by: str, root: Path) 
                 "makes any other version champion."
             )
         back = former[-1]
-        _set_tags(client, name, number, "rolled_back", {"by": by, "at": _now(), "why": why, "to": back})
+        _set_tags(client, name, number, "rolled_back", _facts(by, why) | {"to": back})
         crown(client, name, back, by=by, why=f"back from version {number}: {why}", after=former[:-1])
     return Change(name, back, number, "")
 
@@ -117,22 +117,19 @@ def crown(client: MlflowClient, name: str, number: str, *, by: str, why: str, af
     Args:
         after: the champions before, where the present one is not to be among them (a rollback).
     """
-    aliases = client.get_registered_model(name).aliases
+    aliases = _aliases(client, name)
     before = aliases.get(CHAMPION)
     if after is None:
         after = [] if before is None else [*_champions_before(client, name, before), before]
-    client.set_registered_model_alias(name, CHAMPION, number)
     client.set_registered_model_tag(name, SUCCESSION, " ".join([*after, number]))
+    client.set_registered_model_alias(name, CHAMPION, number)
     if aliases.get(CANDIDATE) == number:
         client.delete_registered_model_alias(name, CANDIDATE)
     if after:
         client.set_registered_model_alias(name, PREVIOUS, after[-1])
     elif PREVIOUS in aliases:
         client.delete_registered_model_alias(name, PREVIOUS)
-    facts = {"by": by, "at": _now(), "why": why, "from": before or NOBODY}
-    if url := os.environ.get(FLOW_RUN_URL):
-        facts["flow_run_url"] = url
-    _set_tags(client, name, number, "promoted", facts)
+    _set_tags(client, name, number, "promoted", _facts(by, why) | {"from": before or NOBODY})
     _write_pages(client, name, aliases)
 
 
@@ -142,8 +139,6 @@ def write_gate(client: MlflowClient, name: str, number: str, gate: GateResult) -
     if gate.difference is not None:
         interval = gate.difference
         facts["difference"] = f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
-    elif "gate.difference" in client.get_model_version(name, number).tags:  # of another opponent
-        client.delete_model_version_tag(name, number, "gate.difference")
     _set_tags(client, name, number, "gate", facts)
 
 
@@ -162,23 +157,31 @@ def _gate(version: ModelVersion, champion: ModelVersion | None, params: Evaluate
     return judge(own.generations, rewards, opponent, params, marked=own.marked)
 
 
+def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    # A local database gives version numbers as integers, a server as texts.
+    return {alias: str(number) for alias, number in client.get_registered_model(name).aliases.items()}
+
+
 def _champions_before(client: MlflowClient, name: str, champion: str) -> list[str]:
-    """Former champions that are still there, the last one last, without the present one."""
-    model = client.get_registered_model(name)
+    """Former champions that are still there, the last one last."""
+    succession = client.get_registered_model(name).tags.get(SUCCESSION, "").split()
+    if champion in succession:  # what stands behind it was begun and not finished
+        succession = succession[: len(succession) - 1 - succession[::-1].index(champion)]
     there = {str(version.version) for version in client.search_model_versions(f"name = '{name}'")}
-    former = [number for number in model.tags.get(SUCCESSION, "").split() if number in there]
-    while former and former[-1] == champion:
-        former.pop()
-    return former
+    return [number for number in succession if number in there]
 
 
 def _write_pages(client: MlflowClient, name: str, aliases_before: dict[str, str]) -> None:
     """The pages of all versions that have, or had before a change, an alias."""
-    for number in {*aliases_before.values(), *client.get_registered_model(name).aliases.values()}:
-        write_version_page(client, name, str(number))
+    for number in {*aliases_before.values(), *_aliases(client, name).values()}:
+        write_version_page(client, name, number)
 
 
 def _set_tags(client: MlflowClient, name: str, number: str, prefix: str, facts: dict[str, str]) -> None:
+    """Make `facts` the tags prefix.*; what an earlier decision left under it goes."""
+    for key in client.get_model_version(name, number).tags:
+        if key.startswith(f"{prefix}.") and key.removeprefix(f"{prefix}.") not in facts:
+            client.delete_model_version_tag(name, number, key)
     for key, value in facts.items():
         client.set_model_version_tag(name, number, f"{prefix}.{key}", value)
 
@@ -188,5 +191,8 @@ def _require_reason(why: str) -> None:
         raise UserError("say why (--why TEXT): who looks at the registry next year will want to know.")
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _facts(by: str, why: str) -> dict[str, str]:
+    """Who, when and why, and from which flow run if there is one."""
+    facts = {"by": by, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", "why": why}
+    url = os.environ.get(FLOW_RUN_URL)
+    return facts | {"flow_run_url": url} if url else facts

@@ -16,6 +16,7 @@ from clha_core.tracking.lineage import (
     EVALUATION_DIGEST_TAG,
     JUDGE_TAG,
     MODEL_DIGEST_TAG,
+    MODEL_MD5_TAG,
     locked_md5,
     origin_tags,
 )
@@ -84,7 +85,10 @@ def describe_evaluation(tracker: Tracker, root: Path) -> None:
     tracker.log_artifact(root / paths.TRAIN_CURVES, "curves")
     tracker.log_artifact(root / paths.SFT_CURVES, "curves")
     judge = NOT_INDEPENDENT if is_marked(metrics) else "another reward model than the one that rated the training data"
-    tracker.set_tags({EVALUATION_DIGEST_TAG: file_digest(root / paths.EVALUATION_PROTOCOL), JUDGE_TAG: judge})
+    tags = {EVALUATION_DIGEST_TAG: file_digest(root / paths.EVALUATION_PROTOCOL), JUDGE_TAG: judge}
+    if md5 := locked_md5(root).get(paths.ALIGNED_MODEL.as_posix()):
+        tags[MODEL_MD5_TAG] = md5
+    tracker.set_tags(tags)
 
 
 def rebuild_record(tracker: Tracker, params: Params, root: Path) -> None:

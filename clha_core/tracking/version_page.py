@@ -1,13 +1,18 @@
 """The page of a registered version: where it comes from, and how to get that back. And from the run to the version."""
 
+from collections.abc import Mapping
+from html import escape
+
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from clha_core.tracking.lineage import COMMIT_TAG, DVC_MD5_TAG, REPOSITORY_TAG
+from clha_core import paths
+from clha_core.tracking.lineage import COMMIT_TAG, DVC_MD5_TAG, MODEL_MD5_TAG, REPOSITORY_TAG
 from clha_core.tracking.registry import is_absent
 
+MODEL = paths.ALIGNED_MODEL.as_posix()
 REGISTERED_TAG = "clha.registered_as"
 FLOW_RUN_TAG = "prefect.flow_run_url"
 
@@ -38,10 +43,8 @@ def run_of(client: MlflowClient, version: ModelVersion) -> Run | None:
 def origin_of(run: Run) -> dict[str, str]:
     """Tags of a version that say what it was made from: `data/rescored` and its like (DVC md5), commit, flow run."""
     origin = {data.dataset.name: md5 for data in run.inputs.dataset_inputs for md5 in _md5(data.tags)}
-    for tag, source in (("git.commit", COMMIT_TAG), (FLOW_RUN_TAG, FLOW_RUN_TAG)):
-        if source in run.data.tags:
-            origin[tag] = run.data.tags[source]
-    return origin
+    tags = {MODEL: MODEL_MD5_TAG, "git.commit": COMMIT_TAG, FLOW_RUN_TAG: FLOW_RUN_TAG}
+    return origin | {tag: run.data.tags[source] for tag, source in tags.items() if source in run.data.tags}
 
 
 def describe(version: ModelVersion, run: Run) -> str:
@@ -49,8 +52,8 @@ def describe(version: ModelVersion, run: Run) -> str:
     tags, origin = run.data.tags, origin_of(run)
     lines = ["| | |", "|---|---|"]
     lines.append(f"| Training | [{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}) |")
-    data = {key: md5 for key, md5 in origin.items() if key.startswith("data/")}
-    lines += [f"| Data | `{path}`, DVC md5 `{md5}` |" for path, md5 in data.items()]
+    versioned = {path: md5 for path, md5 in origin.items() if path.startswith(("data/", MODEL))}
+    lines += [f"| `{path}` | DVC md5 `{md5}` |" for path, md5 in versioned.items()]
     if commit := tags.get(COMMIT_TAG):
         repository = tags.get(REPOSITORY_TAG)
         shown = f"[{commit}]({repository}/commit/{commit})" if repository else f"`{commit}`"
@@ -60,26 +63,30 @@ def describe(version: ModelVersion, run: Run) -> str:
         lines.append(f"| Flow run | [{tags.get('prefect.flow_run_id', url)}]({url}) |")
     if gate := version.tags.get("gate.reason"):
         lines.append(f"| Gate | {gate} |")
-    if why := version.tags.get("promoted.why"):
-        lines.append(
-            f"| Champion since | {version.tags['promoted.at']}, by {version.tags['promoted.by']}: {_cell(why)} |"
-        )
-    if why := version.tags.get("rolled_back.why"):
-        given_up = f"{version.tags['rolled_back.at']}, by {version.tags['rolled_back.by']}: {_cell(why)}"
-        lines.append(f"| Rolled back | {given_up} |")
-    if data:
-        paths, md5 = " ".join(data), list(data.values())[-1]
+    for heading, prefix in (("Made champion", "promoted"), ("Rolled back", "rolled_back")):
+        if f"{prefix}.why" in version.tags:
+            lines.append(f"| {heading} | {_decision(version.tags, prefix)} |")
+    if versioned:
         lines += [
             "",
-            "To have exactly this data and model again, in a checkout of the project:",
+            "To have exactly this data and this model again, in a checkout of the project:",
             "",
             "```",
-            f"git log --all --oneline -S {md5} -- dvc.lock   # commits and DVC experiments with this data",
+            # The model was made last, so its md5 tells more than those of the data.
+            f"git log --all --oneline -S {list(versioned.values())[-1]} -- dvc.lock",
             "git checkout COMMIT",
-            f"dvc checkout {paths} models/aligned   # from this machine's cache; `dvc pull` fetches from a remote",
+            f"dvc checkout {' '.join(versioned)}",
             "```",
+            "",
+            "The first command lists commits and DVC experiments. On other machines use `dvc pull`.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _decision(tags: Mapping[str, str], prefix: str) -> str:
+    facts = f"{tags[f'{prefix}.at']}, by {_cell(tags[f'{prefix}.by'])}: {_cell(tags[f'{prefix}.why'])}"
+    url = tags.get(f"{prefix}.flow_run_url")
+    return f"{facts} ([flow run]({url}))" if url else facts
 
 
 def _md5(tags: list) -> list[str]:
@@ -87,4 +94,4 @@ def _md5(tags: list) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    return " ".join(escape(text, quote=False).replace("|", "\\|").split())
