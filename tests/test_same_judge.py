@@ -17,6 +17,7 @@ from clha_core.evaluation.summary import JUDGE, RATED_TRAINING_DATA, summarise
 from clha_core.evaluation.table import summary_markdown
 from clha_core.models.loading import POINTER, write_pointer
 from clha_core.reward_models.identity import judge_rated_training_data
+from clha_core.stages import evaluate
 
 
 def checkpoint(folder: Path, weight: float, name: str = "model") -> Path:
@@ -73,3 +74,13 @@ def test_a_report_by_the_same_judge_says_so(make_params: Callable[..., Any], tmp
     for text in (page, summary_markdown(metrics, "clha")):
         assert ("Training reward" in text) is marked
         assert ("Evaluation reward" in text) is not marked
+
+
+def test_nothing_is_answered_for_a_judge_that_rated_the_training_data(
+    make_params: Callable[..., Any], tmp_path: Path
+) -> None:
+    for name in ("reward", "eval_reward"):
+        checkpoint(tmp_path / "models" / name, 1.0)
+    with pytest.raises(UserError, match=r"reward_model\.eval_model"):
+        evaluate.run(make_params(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models"]

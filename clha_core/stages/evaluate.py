@@ -20,13 +20,13 @@ SYSTEMS = {"base": paths.BASE_MODEL, "sft": paths.SFT_MODEL, "aligned": paths.AL
 
 def run(params: Params, root: Path = Path()) -> None:
     """Write the report, the generations and the figures; add them to the training's MLflow run."""
-    connect(root, params.registry.experiment)
-    prepare_torch(params, params.evaluate.seed)
     marked = judge_rated_training_data(
         root / paths.REWARD_MODEL,
         root / paths.EVAL_REWARD_MODEL,
         allowed=params.reward_model.allow_same_eval_model,
     )
+    connect(root, params.registry.experiment)
+    prepare_torch(params, params.evaluate.seed)
     rows = choose_rows(read_rows(root / paths.INGESTED / "test.parquet"), params.evaluate.prompts)
     evaluator = Evaluator(params, rows, root / paths.EVAL_REWARD_MODEL)
     for system, folder in SYSTEMS.items():
