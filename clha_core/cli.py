@@ -16,6 +16,7 @@ from clha_core.cli_assess import app as assess
 from clha_core.cli_judge import judge
 from clha_core.errors import UserError
 from clha_core.params import load_params
+from clha_core.registry_cli import compare, registry
 
 app = typer.Typer(
     name="clha",
@@ -80,6 +81,10 @@ def summary() -> None:
     from clha_core.stages.summary import print_summary
 
     print_summary(load_params(), console)
+
+
+app.command()(compare)
+app.add_typer(registry, name="registry")
 
 
 @app.command()

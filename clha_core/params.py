@@ -207,6 +207,9 @@ class RewardModelParams(Section):
     eval_text_format: Literal["auto", "hh", "oasst", "chat_template", "question_answer"] = Field(
         description="The same for the evaluation reward model."
     )
+    allow_same_eval_model: bool = Field(
+        description="Evaluate with the very model that rates the training data; every figure is then marked."
+    )
     max_length: int | None = Field(
         ge=8,
         description="Tokens a reward model reads; longer dialogues lose their oldest tokens. Empty: as is known of the "

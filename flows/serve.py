@@ -1,4 +1,5 @@
-"""`python -m flows.serve`: one deployment for each preset, its form filled in, and a process that runs what is started.
+"""`python -m flows.serve`: deployments, one for each preset with its form filled in and one for each operation of the
+registry, and a process that runs what is started.
 
 Needs PREFECT_API_URL; `python -m flows.start` sets it and starts everything else too.
 """
@@ -15,6 +16,7 @@ from clha_core import paths
 from clha_core.params import parse_params
 from clha_core.presets import PRESETS, load_preset, merged, preset_names
 from flows.pipeline import HOME, clha
+from flows.registry import registry_deployments
 from flows.zombies import require_heartbeats
 
 HOW_TO = (
@@ -63,4 +65,4 @@ def deployments(home: Path = HOME) -> list[RunnerDeployment]:
 
 if __name__ == "__main__":
     require_heartbeats()
-    serve(*deployments())
+    serve(*registry_deployments(), *deployments())

@@ -11,6 +11,7 @@ from clha_core.errors import UserError
 from clha_core.params import parse_params
 from clha_core.presets import load_preset, merged, preset_names
 from flows.pipeline import clha
+from flows.registry import registry_deployments
 from flows.serve import deployments, preset_description, preset_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +41,14 @@ def test_the_form_may_leave_an_empty_list_out_and_nothing_else() -> None:
 
 def test_every_preset_is_a_deployment() -> None:
     assert [deployment.name for deployment in deployments()] == preset_names(ROOT / "presets")
+
+
+def test_every_operation_of_the_registry_is_a_deployment_with_a_form_that_explains_itself() -> None:
+    made = {deployment.name: deployment for deployment in registry_deployments()}
+    assert set(made) == {"compare", "registry-list", "registry-promote", "registry-rollback"}
+    for deployment in made.values():
+        fields = deployment._parameter_openapi_schema.model_dump()["properties"]
+        assert all(field["description"] for field in fields.values())
 
 
 def test_a_deployment_says_what_its_preset_says_of_itself(tmp_path: Path) -> None:

@@ -51,6 +51,27 @@ def test_registering_makes_a_version_that_loads_by_alias_and_is_idempotent(
     assert version.tags["gate.opponent"] == "the base"
 
 
+def test_the_page_of_a_version_names_the_commit_that_has_its_model(pipeline: Project, client: MlflowClient) -> None:
+    (version,) = client.search_model_versions("name = 'clha-policy'")
+    page = client.get_model_version(version.name, version.version).description
+    log, checkout, restore = re.search(r"```\n(.*?)\n(.*?)\n(.*?)\n```", page, flags=re.S).groups()
+    assert checkout == "git checkout COMMIT"
+    (commit,) = [line for line in pipeline.run(*log.split()).splitlines() if line.endswith("first run")]
+    md5 = log.split("-S ")[1].split()[0]
+    assert pipeline.locked_stages(commit.split()[0])["train"]["outs"][0]["md5"] == md5
+    assert restore.split() == ["dvc", "checkout", "data/ingested", "data/rescored", "models/aligned"]
+    run = client.get_run(version.run_id)
+    assert run.data.tags["clha.registered_as"].startswith("clha-policy version 1 (")
+
+
+def test_the_working_tree_is_compared_with_a_registered_version(pipeline: Project) -> None:
+    output = pipeline.clha("compare", "here", "1:base", "--json", "compare.json")
+    assert "B is the base of clha-policy version 1" in output
+    compared = json.loads((pipeline.root / "compare.json").read_text())["metrics"]["A_vs_B"]["total"]
+    reported = json.loads((pipeline.root / "metrics/evaluate.json").read_text())["aligned_vs_base"]["total"]
+    assert compared == reported
+
+
 def test_the_mlflow_run_has_parameters_curves_data_figures_and_reports(pipeline: Project, client: MlflowClient) -> None:
     (experiment,) = [found for found in client.search_experiments() if found.name == "clha"]
     (run,) = client.search_runs([experiment.experiment_id])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from clha_core.data.tables import SCHEMA, write_table
+from clha_core.errors import UserError
 from clha_core.params import Params
 from clha_core.reward_models.quality import label_quality, reliability
 from clha_core.reward_models.report import write_reward_report
@@ -146,3 +147,14 @@ def test_a_model_from_elsewhere_is_pinned_and_the_trained_one_learns_from_all(
     metrics = json.loads((project / "metrics/reward_models.json").read_text())
     assert metrics["reward"]["unseen_train"]["pairs"] == 40
     assert set(metrics["eval_reward"]) == {"validation"}
+
+
+def test_the_stage_refuses_one_model_in_both_places(make_params: Callable[..., Params], project: Path) -> None:
+    made = tiny.tokenizer()
+    judge = str(tiny.save(tiny.llama_reward(made), made, project / "judge"))
+    both = {"reward_model.model": judge, "reward_model.eval_model": judge, "reward_model.dtype": "float32"}
+    both |= {"reward_model.text_format": "hh", "reward_model.eval_text_format": "hh"}
+    with pytest.raises(UserError, match=r"reward_model\.eval_model"):
+        reward_models.run(make_params(both), project)
+    reward_models.run(make_params(both | {"reward_model.allow_same_eval_model": True}), project)
+    assert (project / "metrics/reward_models.json").exists()

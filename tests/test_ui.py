@@ -17,10 +17,12 @@ import psutil
 import pytest
 import yaml
 from browser import chromium
+from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, expect
 from project import SMALL, Project, clone_with_cache, copy_project
 
 from flows.pipeline import SUMMARY_KEY
+from flows.registry import CHAMPION_KEY, COMPARE_KEY, LIST_KEY
 from flows.stage import STAGES
 
 # A slow machine needs minutes for a run, and the first test makes two of them.
@@ -63,6 +65,11 @@ class Servers:
             parameters["params"][section][key] = value
         return self.ask(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
 
+    def start(self, deployment: str, parameters: dict[str, Any]) -> str:
+        """Start a run of another flow than the pipeline; gives its id."""
+        found = self.ask(f"/deployments/name/clha-{deployment}/{deployment}")
+        return self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})["id"]
+
     def wait(self, run_id: str, end: str) -> dict[str, Any]:
         """The state that the run ends in, of the type `end`; else the test fails with the run's log."""
         deadline = time.monotonic() + RUN_MINUTES
@@ -88,11 +95,14 @@ class Servers:
         tasks = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
         return {task["name"]: task["state"]["name"] for task in tasks}
 
-    def artifact(self, run_id: str, key: str) -> str:
-        """The id of what a run left under a key."""
+    def artifact(self, run_id: str, key: str) -> dict[str, Any]:
+        """What a run left under a key."""
         of_run = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}
         (artifact,) = self.ask("/artifacts/filter", {"artifacts": of_run})
-        return artifact["id"]
+        return artifact
+
+    def left(self, run_id: str, key: str) -> str:
+        return self.artifact(run_id, key)["data"]
 
 
 def free_port() -> int:
@@ -208,7 +218,7 @@ def test_a_run_shows_its_steps_and_ends_with_a_table(page: Page, servers: Server
     open_run(page, servers, form_run, "Artifacts")
     page.get_by_role("link", name=SUMMARY_KEY).click()
     # The page of the key has what all runs left under it.
-    page.get_by_role("link", name=servers.artifact(form_run, SUMMARY_KEY)[:8]).click()
+    page.get_by_role("link", name=servers.artifact(form_run, SUMMARY_KEY)["id"][:8]).click()
     expect(page.get_by_role("columnheader", name="Evaluation reward")).to_be_visible()
 
 
@@ -242,6 +252,30 @@ def test_two_runs_at_once_do_not_meet(servers: Servers, pipeline: Project) -> No
         params = yaml.safe_load(servers.project.run("git", "show", f"{kept}:params.yaml"))
         assert params["evaluate"]["seed"] == seed
         assert servers.project.locked_stages(kept)["train"] == pipeline.locked_stages("HEAD")["train"]
+
+
+def test_the_registry_is_operated_from_prefect(servers: Servers, form_run: str) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{servers.project.root / 'mlflow.db'}")
+    first = client.search_model_versions("name = 'clha-policy'")[0]
+    second = client.create_model_version("clha-policy", first.source, first.run_id)
+    client.set_registered_model_alias("clha-policy", "champion", first.version)
+
+    promoted = servers.start("registry-promote", {"version": str(second.version), "why": "better in the pilot"})
+    compared = servers.start("compare", {"a": f"{first.version}", "b": f"{first.version}:base"})
+    for run_id in (promoted, compared):
+        servers.wait(run_id, "COMPLETED")
+    assert str(client.get_model_version_by_alias("clha-policy", "champion").version) == str(second.version)
+    tags = client.get_model_version("clha-policy", second.version).tags
+    assert tags["promoted.why"] == "better in the pilot"
+    assert promoted in tags["promoted.flow_run_url"]
+    assert "| All subsets (20) | A | B | A - B |" in servers.left(compared, COMPARE_KEY)
+
+    back = servers.start("registry-rollback", {"why": "complaints"})
+    listed = servers.start("registry-list", {})
+    for run_id in (back, listed):
+        servers.wait(run_id, "COMPLETED")
+    assert f"version {first.version} is champion now" in servers.left(back, CHAMPION_KEY)
+    assert "better in the pilot" in servers.left(listed, LIST_KEY)
 
 
 def test_cancelling_a_run_ends_its_stage(servers: Servers) -> None:

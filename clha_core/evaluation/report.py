@@ -1,6 +1,6 @@
 """The evaluation as one HTML file that opens anywhere, offline."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,17 @@ from markupsafe import Markup
 
 from clha_core import plots
 from clha_core.errors import UserError
-from clha_core.evaluation.summary import HUMAN, TOTAL, gold_column, response_column, reward_column, systems_of
-from clha_core.evaluation.table import NOTHING, headline, label, with_interval
-from clha_core.params import Params, flatten
+from clha_core.evaluation.summary import (
+    HUMAN,
+    TOTAL,
+    gold_column,
+    is_marked,
+    response_column,
+    reward_column,
+    systems_of,
+)
+from clha_core.evaluation.table import NOTHING, headline, label, reward_name, with_interval
+from clha_core.params import EvaluateParams, Params, flatten
 from clha_core.report_page import write_page
 
 # What dvc.yaml names as parameters of the stage: others would be printed but not be kept up to date.
@@ -39,30 +47,66 @@ def write_report(
     """
     if "prompt" not in rows:
         raise UserError("The generations have no column prompt: run the evaluate stage again.")
-    systems, method = systems_of(metrics), params.train.method
-    baseline = "sft" if "sft" in systems[:-1] else systems[0]
-    columns, headline_rows = headline(metrics, method)
     return write_page(
         "evaluation/report.html.j2",
         out_dir / "report.html",
-        title=f"Evaluation: {label(systems[-1], method)}",
-        prompts=len(rows),
-        subsets=sorted(set(rows["subset"])),
+        **_content(rows, metrics, params.train.method, params.evaluate),
+        title=f"Evaluation: {label(systems_of(metrics)[-1], params.train.method)}",
+        about=[],
         max_new_tokens=params.evaluate.max_new_tokens,
-        confidence=f"{100 * params.evaluate.confidence:g}",
-        headline_columns=columns,
-        headline_rows=headline_rows,
-        candidate_row=len(systems) - 1,
-        with_gold="gold" in metrics[systems[0]][TOTAL],
-        comparisons=list(_comparisons(metrics, systems, method)),
-        reward_plots=list(_reward_plots(rows, systems, method)),
-        subset_rows=list(_subset_rows(metrics, systems, baseline, method)),
         curve_plots=[] if curves is None else list(_curve_plots(curves)),
         validation_curves=curves is not None and any(str(name).startswith("eval_") for name in curves),
-        baseline=label(baseline, method),
-        cards=list(_cards(rows, systems, baseline, method)),
         parameters=list(flatten(params.model_dump(mode="json", include=SECTIONS))),
     )
+
+
+def write_comparison(
+    rows: pd.DataFrame,
+    metrics: dict[str, Any],
+    about: Sequence[str],
+    max_new_tokens: int,
+    params: EvaluateParams,
+    out: Path,
+) -> Path:
+    """The same page for two systems of different runs, written to `out`.
+
+    Args:
+        rows, metrics: as above.
+        about: sentences that say what the two are.
+    """
+    return write_page(
+        "evaluation/report.html.j2",
+        out,
+        **_content(rows, metrics, "", params),
+        title="Comparison",
+        about=about,
+        max_new_tokens=max_new_tokens,
+        curve_plots=[],
+        validation_curves=False,
+        parameters=[],
+    )
+
+
+def _content(rows: pd.DataFrame, metrics: dict[str, Any], method: str, params: EvaluateParams) -> dict[str, Any]:
+    systems = systems_of(metrics)
+    baseline = "sft" if "sft" in systems[:-1] else systems[0]
+    columns, headline_rows = headline(metrics, method)
+    return {
+        "prompts": len(rows),
+        "subsets": sorted(set(rows["subset"])),
+        "confidence": f"{100 * params.confidence:g}",
+        "marked": is_marked(metrics),
+        "headline_columns": columns,
+        "headline_rows": headline_rows,
+        "candidate_row": len(systems) - 1,
+        "with_gold": "gold" in metrics[systems[0]][TOTAL],
+        "reward_name": reward_name(metrics),
+        "comparisons": list(_comparisons(metrics, systems, method)),
+        "reward_plots": list(_reward_plots(rows, metrics, method)),
+        "subset_rows": list(_subset_rows(metrics, systems, baseline, method)),
+        "baseline": label(baseline, method),
+        "cards": list(_cards(rows, systems, baseline, method)),
+    }
 
 
 def _colour(system: str, systems: list[str]) -> str:
@@ -76,9 +120,10 @@ def _comparisons(metrics: dict[str, Any], systems: list[str], method: str) -> It
             yield {"label": f"{label(system, method)} vs {label(other, method)}", "parts": parts}
 
 
-def _reward_plots(rows: pd.DataFrame, systems: list[str], method: str) -> Iterator[tuple[str, Markup]]:
+def _reward_plots(rows: pd.DataFrame, metrics: dict[str, Any], method: str) -> Iterator[tuple[str, Markup]]:
+    systems = systems_of(metrics)
     shown = [*systems, HUMAN]
-    kinds = {"Evaluation reward": [reward_column(system) for system in shown]}
+    kinds = {reward_name(metrics): [reward_column(system) for system in shown]}
     if all(gold_column(system) in rows for system in systems):
         kinds = {"Gold reward": [gold_column(system) for system in shown]} | kinds
     for caption, columns in kinds.items():

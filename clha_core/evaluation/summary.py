@@ -1,9 +1,10 @@
 """The numbers of an evaluation: what goes into metrics/evaluate.json."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from scipy.special import expit
 
 from clha_core.errors import UserError
 from clha_core.evaluation import metrics
@@ -11,6 +12,10 @@ from clha_core.params import EvaluateParams
 
 TOTAL = "total"
 HUMAN = "human"
+# The part of metrics/evaluate.json that says who judged.
+JUDGE = "judge"
+RATED_TRAINING_DATA = "rated_training_data"
+NOT_INDEPENDENT = "the reward model that rated the training data"
 DIGITS = 6  # enough for every reader, and no diff from the last bit
 
 
@@ -60,6 +65,11 @@ def systems_of(summary: dict[str, Any]) -> list[str]:
     return [*sorted(built_on, key=lambda name: built_on[name]), candidate]
 
 
+def is_marked(summary: Mapping[str, Any]) -> bool:
+    """Whether the judge is the reward model that rated the training data, so that its rewards flatter the policy."""
+    return bool(summary.get(JUDGE, {}).get(RATED_TRAINING_DATA, False))
+
+
 def reward_column(system: str) -> str:
     """Column of a system's evaluation reward; the human's is named after the chosen response."""
     return "human_chosen_reward" if system == HUMAN else f"{system}_reward"
@@ -102,6 +112,10 @@ def _comparison(group: pd.DataFrame, a: str, b: str, params: EvaluateParams) -> 
     measures |= _interval(
         "reward_difference",
         metrics.paired_bootstrap_difference(rewards_a, rewards_b, **_bootstrap(params)),
+    )
+    measures |= _interval(
+        "reward_sigmoid_x100_difference",
+        metrics.paired_bootstrap_difference(100 * expit(rewards_a), 100 * expit(rewards_b), **_bootstrap(params)),
     )
     if gold_column(a) in group and gold_column(b) in group:
         difference = metrics.paired_bootstrap_difference(

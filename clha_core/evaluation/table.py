@@ -1,12 +1,13 @@
 """The headline table of an evaluation, for the terminal and as Markdown."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from clha_core.evaluation.summary import HUMAN, TOTAL, systems_of
+from clha_core.evaluation.summary import HUMAN, TOTAL, is_marked, systems_of
 
 NOTHING = "—"
 
@@ -17,12 +18,17 @@ def label(system: str, method: str) -> str:
     return {"base": "Base", "sft": "SFT", "aligned": aligned, HUMAN: "Human"}.get(system, system)
 
 
+def reward_name(metrics: dict[str, Any]) -> str:
+    """What readers see for the reward: whether its judge has taught the policy."""
+    return "Training reward" if is_marked(metrics) else "Evaluation reward"
+
+
 def headline(metrics: dict[str, Any], method: str) -> tuple[list[str], list[list[str]]]:
     """Column names and formatted rows: gold reward (where there is one), reward, win rates, BLEU."""
     systems = systems_of(metrics)
     with_gold = "gold" in metrics[systems[0]][TOTAL]
     baselines = list(reversed(systems[:-1]))
-    columns = ["System", *(["Gold reward"] if with_gold else []), "Evaluation reward"]
+    columns = ["System", *(["Gold reward"] if with_gold else []), reward_name(metrics)]
     columns += [f"Win rate vs {label(baseline, method)}" for baseline in baselines] + ["BLEU"]
 
     rows = []
@@ -69,6 +75,11 @@ def summary_table(metrics: dict[str, Any], method: str) -> Table:
 
 def summary_markdown(metrics: dict[str, Any], method: str) -> str:
     """The headline as a Markdown table. `metrics` is what summarise() returns, `method` is train.method."""
-    columns, rows = headline(metrics, method)
+    return markdown_table(*headline(metrics, method))
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows as Markdown, the first column to the left and all others to the right."""
     rule = [":--", *(["--:"] * (len(columns) - 1))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, rule, *rows]) + "\n"
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, rule, *cells]) + "\n"

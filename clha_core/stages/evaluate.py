@@ -8,8 +8,9 @@ from clha_core import paths
 from clha_core.data.tables import read_rows
 from clha_core.evaluation.evaluate import Evaluator, choose_rows, protocol
 from clha_core.evaluation.report import write_report
-from clha_core.evaluation.summary import summarise
+from clha_core.evaluation.summary import JUDGE, RATED_TRAINING_DATA, summarise
 from clha_core.params import Params
+from clha_core.reward_models.identity import judge_rated_training_data
 from clha_core.stages.context import prepare_torch, write_metrics
 from clha_core.tracking.mlflow_tracker import connect, run_of_model
 from clha_core.tracking.record import describe_evaluation
@@ -19,6 +20,11 @@ SYSTEMS = {"base": paths.BASE_MODEL, "sft": paths.SFT_MODEL, "aligned": paths.AL
 
 def run(params: Params, root: Path = Path()) -> None:
     """Write the report, the generations and the figures; add them to the training's MLflow run."""
+    marked = judge_rated_training_data(
+        root / paths.REWARD_MODEL,
+        root / paths.EVAL_REWARD_MODEL,
+        allowed=params.reward_model.allow_same_eval_model,
+    )
     connect(root, params.registry.experiment)
     prepare_torch(params, params.evaluate.seed)
     rows = choose_rows(read_rows(root / paths.INGESTED / "test.parquet"), params.evaluate.prompts)
@@ -26,7 +32,7 @@ def run(params: Params, root: Path = Path()) -> None:
     for system, folder in SYSTEMS.items():
         evaluator.add_system(system, root / folder)
     table = evaluator.table()
-    metrics = summarise(table, list(SYSTEMS), params.evaluate)
+    metrics = summarise(table, list(SYSTEMS), params.evaluate) | {JUDGE: {RATED_TRAINING_DATA: marked}}
     out = root / paths.EVALUATION
     out.mkdir(parents=True, exist_ok=True)
     table.to_parquet(out / "generations.parquet", index=False)

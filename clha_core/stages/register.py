@@ -1,5 +1,6 @@
 """Register the aligned model. Not a DVC stage: the registry is the world outside, so nothing here is cached."""
 
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,18 @@ from mlflow.entities.model_registry import ModelVersion
 from clha_core import paths
 from clha_core.digest import file_digest, folder_digest
 from clha_core.errors import UserError
+from clha_core.evaluation.summary import is_marked
 from clha_core.models.loading import load_policy, load_tokenizer
 from clha_core.params import Params
 from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG
 from clha_core.tracking.mlflow_tracker import connect, find_run, run_link, run_of_model
+from clha_core.tracking.promotion import apply_gate, person
 from clha_core.tracking.record import describe_evaluation
 from clha_core.tracking.registry import (
     CHAMPION,
     GateResult,
     add_version,
     champion_of,
-    give_alias,
     judge,
     rewards_of_version,
     version_of,
@@ -80,8 +82,10 @@ def _register(params: Params, root: Path, client: MlflowClient, against_base: bo
     if champion is not None and champion.version == version.version:
         alias, reason = CHAMPION, "it was already"
     else:
-        gate = _gate(params, evaluation, None if against_base else champion, evaluation_digest)
-        alias, reason = give_alias(client, name, version.version, gate), gate.reason
+        metrics = json.loads((root / paths.EVALUATE_METRICS).read_text(encoding="utf-8"))
+        opponent = None if against_base else champion
+        gate = _gate(params, evaluation, opponent, evaluation_digest, marked=is_marked(metrics))
+        alias, reason = apply_gate(client, name, version.version, gate, person(root)), gate.reason
     return Registration(name, version.version, alias, reason, recorded.info.run_id, run_link(recorded), new)
 
 
@@ -95,10 +99,12 @@ def _recorded_run(params: Params, root: Path, model_digest: str, evaluation_dige
         return tracker.run
 
 
-def _gate(params: Params, evaluation: Path, champion: ModelVersion | None, evaluation_digest: str) -> GateResult:
+def _gate(
+    params: Params, evaluation: Path, champion: ModelVersion | None, evaluation_digest: str, *, marked: bool
+) -> GateResult:
     table = pd.read_parquet(evaluation / "generations.parquet")
     if champion is None:
-        return judge(table, table.set_index("id")["base_reward"], "the base", params.evaluate)
+        return judge(table, table.set_index("id")["base_reward"], "the base", params.evaluate, marked=marked)
     with tempfile.TemporaryDirectory() as scratch:
         rewards = rewards_of_version(champion, evaluation_digest, Path(scratch))
-    return judge(table, rewards, f"champion version {champion.version}", params.evaluate)
+    return judge(table, rewards, f"champion version {champion.version}", params.evaluate, marked=marked)

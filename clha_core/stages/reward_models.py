@@ -14,6 +14,7 @@ from clha_core.params import TRAIN, Params
 from clha_core.rescoring.rater import RaterSpec, evaluation_rater, rescoring_rater
 from clha_core.reward_models.cross_fit import Trained, pair_rewards, train_cross_fitted
 from clha_core.reward_models.folds import Folds
+from clha_core.reward_models.identity import judge_rated_training_data
 from clha_core.reward_models.quality import label_quality
 from clha_core.reward_models.report import write_reward_report
 from clha_core.stages.context import prepare_torch, write_metrics
@@ -53,6 +54,9 @@ def run(params: Params, root: Path = Path()) -> None:
             temperatures[name] = trained.temperatures
             if trained.unseen.size:
                 differences[name, "unseen_train"] = trained.unseen
+    judge_rated_training_data(
+        root / paths.REWARD_MODEL, root / paths.EVAL_REWARD_MODEL, allowed=reward.allow_same_eval_model
+    )
     metrics: dict[str, dict[str, dict[str, float]]] = {}
     for (name, labels), difference in differences.items():
         metrics.setdefault(name, {})[labels] = label_quality(difference)

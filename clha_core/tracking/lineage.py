@@ -1,6 +1,7 @@
 """Where a run comes from: the data's DVC md5, the git commit, the flow run, the model's own bytes."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -15,7 +16,16 @@ GENERATED = (":!dvc.lock", ":!params.yaml")
 
 # Tags to find a run by: the model that it ended in, and how it was evaluated.
 MODEL_DIGEST_TAG = "clha.model_digest"
+MODEL_MD5_TAG = "dvc.md5.models/aligned"
 EVALUATION_DIGEST_TAG = "clha.evaluation_digest"
+JUDGE_TAG = "clha.judge"
+# MLflow's own names, which its pages make links of.
+COMMIT_TAG = "mlflow.source.git.commit"
+REPOSITORY_TAG = "mlflow.source.git.repoURL"
+# Of a dataset that a run read.
+DVC_MD5_TAG = "dvc.md5"
+
+ORIGIN = re.compile(r"(?:\w+://)?(?:[^@/]*@)?(?P<host>[\w.-]+)(?::\d+(?=/))?[:/](?P<path>[^:]+?)(?:\.git)?/?")
 
 
 def project_home(start: Path) -> Path:
@@ -45,14 +55,28 @@ def origin_tags(root: Path) -> dict[str, str]:
     tags = {}
     commit = _git(root, "rev-parse", "HEAD")
     if commit:
-        tags["mlflow.source.git.commit"] = commit
+        tags[COMMIT_TAG] = commit
         tags["git.dirty"] = str(
             bool(_git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *GENERATED))
         ).lower()
+        if url := repository_url(_git(project_home(root), "config", "remote.origin.url")):
+            tags[REPOSITORY_TAG] = url
     for variable, tag in ((FLOW_RUN_ID, "prefect.flow_run_id"), (FLOW_RUN_URL, "prefect.flow_run_url")):
         if os.environ.get(variable):
             tags[tag] = os.environ[variable]
     return tags
+
+
+def repository_url(remote: str) -> str:
+    """The page of a git remote, without any password in its address; empty where it is a folder."""
+    match = None if remote.startswith(("/", ".", "file:")) else ORIGIN.fullmatch(remote)
+    return f"https://{match['host']}/{match['path']}" if match else ""
+
+
+def git_user(root: Path) -> str:
+    """Who commits in this checkout; empty where git does not know."""
+    name, email = _git(root, "config", "user.name"), _git(root, "config", "user.email")
+    return f"{name} ({email})" if name and email else name
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -20,7 +20,7 @@ from clha_core import paths
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
 from clha_core.params import Params
-from clha_core.tracking.lineage import MODEL_DIGEST_TAG, project_home
+from clha_core.tracking.lineage import DVC_MD5_TAG, MODEL_DIGEST_TAG, project_home
 from clha_core.tracking.record import rebuild_record, run_name
 from clha_core.tracking.turns import DATABASE, FINISHED_MODELS, turn
 
@@ -51,7 +51,7 @@ class MlflowTracker:
             warnings.simplefilter("ignore")  # MLflow registers its source for local files twice, and says so
             source = resolve_dataset_source(str(path))
         dataset = MetaDataset(source, name=name, digest=digest[:36])
-        tags = {"dvc.md5": digest}
+        tags = {DVC_MD5_TAG: digest}
         try:
             mlflow.log_input(dataset, context=context, tags=tags)
         except MlflowException:

@@ -9,9 +9,17 @@ import pandas as pd
 
 from clha_core import paths
 from clha_core.digest import file_digest, folder_digest
+from clha_core.evaluation.summary import NOT_INDEPENDENT, is_marked
 from clha_core.params import Params, flatten
 from clha_core.tracking.interface import Tracker
-from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG, MODEL_DIGEST_TAG, locked_md5, origin_tags
+from clha_core.tracking.lineage import (
+    EVALUATION_DIGEST_TAG,
+    JUDGE_TAG,
+    MODEL_DIGEST_TAG,
+    MODEL_MD5_TAG,
+    locked_md5,
+    origin_tags,
+)
 
 
 def run_name(params: Params) -> str:
@@ -87,7 +95,11 @@ def describe_evaluation(tracker: Tracker, root: Path) -> None:
     tracker.log_artifact(root / paths.RESCORE_REPORT, "rescore")
     tracker.log_artifact(root / paths.TRAIN_CURVES, "curves")
     tracker.log_artifact(root / paths.SFT_CURVES, "curves")
-    tracker.set_tags({EVALUATION_DIGEST_TAG: file_digest(root / paths.EVALUATION_PROTOCOL)})
+    judge = NOT_INDEPENDENT if is_marked(metrics) else "another reward model than the one that rated the training data"
+    tags = {EVALUATION_DIGEST_TAG: file_digest(root / paths.EVALUATION_PROTOCOL), JUDGE_TAG: judge}
+    if md5 := locked_md5(root).get(paths.ALIGNED_MODEL.as_posix()):
+        tags[MODEL_MD5_TAG] = md5
+    tracker.set_tags(tags)
 
 
 def rebuild_record(tracker: Tracker, params: Params, root: Path) -> None:

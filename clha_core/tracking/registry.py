@@ -1,24 +1,27 @@
-"""The model registry and the gate in front of its alias `champion`."""
+"""The model registry and the gate in front of its alias `champion`. Who becomes champion is promotion.py's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import huggingface_hub
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clha_core.evaluation.metrics import Interval, paired_bootstrap_difference
+from clha_core.evaluation.summary import NOT_INDEPENDENT
 from clha_core.params import EvaluateParams
 from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG, MODEL_DIGEST_TAG
 from clha_core.tracking.mlflow_tracker import reopened_run
+
+if TYPE_CHECKING:  # they take seconds to import, and looking at the registry needs neither
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 SERVED_WITH = ("torch", "transformers", "accelerate")
@@ -39,13 +42,19 @@ class GateResult:
 
 
 def judge(
-    rewards: pd.DataFrame, opponent_rewards: pd.Series | None, opponent: str, params: EvaluateParams
+    rewards: pd.DataFrame,
+    opponent_rewards: pd.Series | None,
+    opponent: str,
+    params: EvaluateParams,
+    *,
+    marked: bool = False,
 ) -> GateResult:
     """Paired bootstrap of the evaluation rewards; better means that the whole interval is above zero.
 
     Args:
         rewards: columns `id` and `aligned_reward` of the model at the gate.
         opponent_rewards: rewards of the opponent indexed by prompt id; None if it was not evaluated like this.
+        marked: the judge is the reward model that rated the training data; the reason says so.
     """
     ids = rewards["id"]
     if opponent_rewards is None or set(opponent_rewards.index) != set(ids):
@@ -63,6 +72,8 @@ def judge(
     )
     verb = "is better than" if difference.low > 0 else "is not shown to be better than"
     reason = f"{verb} {opponent}: reward {difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    if marked:
+        reason += f"; not independent, the judge is {NOT_INDEPENDENT}"
     return GateResult(opponent, difference, reason)
 
 
@@ -98,7 +109,7 @@ def version_of(client: MlflowClient, name: str, model_digest: str) -> ModelVersi
 
 
 def add_version(
-    run: Run, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model_digest: str
+    run: Run, name: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", model_digest: str
 ) -> ModelVersion:
     """Log a model to its training run in MLflow's transformers flavour and register it."""
     with reopened_run(run.info.run_id), no_hub():
@@ -119,28 +130,11 @@ def add_version(
 @contextmanager
 def no_hub() -> Iterator[None]:
     """Keep MLflow from asking the hub for the card and licence of a model that never was there (half a minute)."""
+    import huggingface_hub
+
     before = huggingface_hub.constants.HF_HUB_OFFLINE
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
         huggingface_hub.constants.HF_HUB_OFFLINE = before
-
-
-def give_alias(client: MlflowClient, name: str, number: str, gate: GateResult) -> str:
-    """Make a version champion or candidate, by the gate, and write on it why.
-
-    Returns:
-        The alias.
-    """
-    alias = CHAMPION if gate.passed else CANDIDATE
-    client.set_registered_model_alias(name, alias, number)
-    if gate.passed and client.get_model_version(name, number).aliases.count(CANDIDATE):
-        client.delete_registered_model_alias(name, CANDIDATE)
-    tags = {"gate.alias": alias, "gate.opponent": gate.opponent, "gate.reason": gate.reason}
-    if gate.difference is not None:
-        interval = gate.difference
-        tags |= {"gate.difference": f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"}
-    for key, value in tags.items():
-        client.set_model_version_tag(name, number, key, value)
-    return alias
