@@ -1,0 +1,71 @@
+"""All of params.yaml, read and checked."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from clha_core import paths
+from clha_core.errors import UserError
+from clha_core.params.data import CandidatesParams, DataParams, SampleParams, ValidateParams
+from clha_core.params.models import PolicyParams, RescoreParams, RewardModelParams
+from clha_core.params.running import EvaluateParams, RegistryParams, RuntimeParams
+from clha_core.params.section import Section
+from clha_core.params.training import SFTParams, TrainParams
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    data: DataParams
+    sample: SampleParams
+    validate_: ValidateParams = Field(alias="validate")
+    policy: PolicyParams
+    candidates: CandidatesParams
+    reward_model: RewardModelParams
+    rescore: RescoreParams
+    sft: SFTParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    runtime: RuntimeParams
+    registry: RegistryParams
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested keys joined by dots, as `dvc exp run -S` writes them."""
+    for key, value in values.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping):
+            yield from flatten(value, name)
+        else:
+            yield name, value
+
+
+def parse_params(values: Any, origin: str) -> Params:
+    """Check a plain mapping against the model; `origin` names it in errors.
+
+    Raises:
+        UserError: every wrong, missing or unknown key, one a line.
+    """
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or '(whole file)'}: {e['msg']}" for e in error.errors()]
+        raise UserError(f"{origin} does not fit:\n" + "\n".join(lines)) from None
+
+
+def load_params(path: Path = paths.PARAMS) -> Params:
+    """Read params.yaml.
+
+    Raises:
+        UserError: no such file, not YAML, or a key that is missing, unknown or out of bounds.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not here: run the command from the project's root.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    return parse_params(values, str(path))
