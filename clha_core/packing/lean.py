@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clha_core.packing.redirect import redirected
+from clha_core.packing.self_attention import self_attention
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -28,14 +29,16 @@ class _SwiGLU(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         gate, up, weight = ctx.saved_tensors
-        activated = F.silu(gate)
+        # One sigmoid serves silu(gate) and its derivative, sigmoid + silu * (1 - sigmoid).
+        sigmoid = gate.sigmoid()
+        activated = gate * sigmoid
         grad_weight = None
         if ctx.needs_input_grad[2]:
             grad_weight = grad.flatten(0, -2).t() @ (activated * up).flatten(0, -2)
         grad_product = grad @ weight
-        grad_up = activated.mul_(grad_product)
-        grad_gate = torch.ops.aten.silu_backward(grad_product.mul_(up), gate)
-        return grad_gate, grad_up, grad_weight
+        grad_up = activated * grad_product
+        slope = sigmoid.addcmul(activated, 1 - sigmoid)
+        return grad_product.mul_(up).mul_(slope), grad_up, grad_weight
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -44,7 +47,8 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = _at_least_float32(x)
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scale = torch.rsqrt(norm.square() / x.shape[-1] + epsilon)
         ctx.save_for_backward(x, weight, scale)
         return weight * (wide * scale).to(x.dtype)
 
@@ -53,12 +57,11 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, scale = ctx.saved_tensors
         normalised = _at_least_float32(x) * scale
-        grad_weight = None
-        if ctx.needs_input_grad[1]:
-            grad_weight = (grad * normalised).flatten(0, -2).sum(0).to(weight.dtype)
+        product = grad * normalised
+        grad_weight = product.flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        along = (product @ weight.to(product.dtype)).unsqueeze(-1) / -x.shape[-1]
         grad_normalised = _at_least_float32(grad * weight)
-        along = (grad_normalised * normalised).mean(-1, keepdim=True)
-        return grad_normalised.sub_(normalised.mul_(along)).mul_(scale).to(x.dtype), grad_weight, None
+        return grad_normalised.addcmul_(normalised, along).mul_(scale).to(x.dtype), grad_weight, None
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
@@ -74,6 +77,7 @@ def lean_layers(body: Any) -> Iterator[None]:
     with ExitStack() as stack:
         if not any(getattr(layer, "gradient_checkpointing", False) for layer in body.layers):
             for layer in body.layers:
+                stack.enter_context(redirected(layer.self_attn, self_attention(layer.self_attn)))
                 for norm in (layer.input_layernorm, layer.post_attention_layernorm):
                     stack.enter_context(redirected(norm, _norm(norm)))
                 if _is_plain(layer.mlp):
