@@ -29,16 +29,14 @@ class _SwiGLU(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         gate, up, weight = ctx.saved_tensors
-        # One sigmoid serves silu(gate) and its derivative, sigmoid + silu * (1 - sigmoid).
-        sigmoid = gate.sigmoid()
-        activated = gate * sigmoid
+        activated = F.silu(gate)
         grad_weight = None
         if ctx.needs_input_grad[2]:
             grad_weight = grad.flatten(0, -2).t() @ (activated * up).flatten(0, -2)
         grad_product = grad @ weight
-        grad_up = activated * grad_product
-        slope = sigmoid.addcmul(activated, 1 - sigmoid)
-        return grad_product.mul_(up).mul_(slope), grad_up, grad_weight
+        grad_up = activated.mul_(grad_product)
+        grad_gate = torch.ops.aten.silu_backward(grad_product.mul_(up), gate)
+        return grad_gate, grad_up, grad_weight
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -47,8 +45,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = _at_least_float32(x)
-        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        scale = torch.rsqrt(norm.square() / x.shape[-1] + epsilon)
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
         ctx.save_for_backward(x, weight, scale)
         return weight * (wide * scale).to(x.dtype)
 
@@ -57,11 +54,12 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, scale = ctx.saved_tensors
         normalised = _at_least_float32(x) * scale
-        product = grad * normalised
-        grad_weight = product.flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
-        along = (product @ weight.to(product.dtype)).unsqueeze(-1) / -x.shape[-1]
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = (grad * normalised).flatten(0, -2).sum(0).to(weight.dtype)
         grad_normalised = _at_least_float32(grad * weight)
-        return grad_normalised.addcmul_(normalised, along).mul_(scale).to(x.dtype), grad_weight, None
+        along = (grad_normalised * normalised).mean(-1, keepdim=True)
+        return grad_normalised.sub_(normalised.mul_(along)).mul_(scale).to(x.dtype), grad_weight, None
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
