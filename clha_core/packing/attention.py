@@ -1,11 +1,12 @@
 """Attention over packed trees, registered with transformers under the name `clha_tree`.
 
 Each tree is two calls of scaled dot-product attention: its prompt on itself, causally, and all its responses on the
-whole tree, through the tree's mask. The last layer of a standard model asks only for the rows that are read, in one call.
-Trees do not see each other, and nothing of the size of the pack's square exists.
+whole tree, through the tree's mask. The last layer of a standard model asks only for the rows that are read, in one
+call. Trees do not see each other, and nothing of the size of the pack's square exists.
 Called without trees (generation, say), it is transformers' own `sdpa`.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,11 +87,15 @@ def _queries(segment: Segment, only_kept: bool) -> tuple[int, int]:
 def _precision(value: Tensor) -> torch.dtype:
     """What attention is computed in: the values' own precision, but for bfloat16 on most processors.
 
-    torch's kernel for processors takes twice as long in bfloat16 as in float32, unless it has matrix units (AMX).
+    torch's backward kernel for processors takes twice as long in bfloat16 as in float32, measured without matrix units.
     """
-    if value.device.type == "cpu" and value.dtype == torch.bfloat16 and not torch.cpu.get_capabilities().get("amx_bf16"):
-        return torch.float32
-    return value.dtype
+    slow = value.device.type == "cpu" and value.dtype == torch.bfloat16 and not _has_matrix_units()
+    return torch.float32 if slow else value.dtype
+
+
+@functools.cache
+def _has_matrix_units() -> bool:
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)

@@ -2,8 +2,8 @@
 
 Logits are by far a language model's largest tensor, and autograd would hold three of their size: the logits, their
 log-softmax, and its gradient. Here a block of them becomes exp(logit - largest logit of the block) while it is in the
-processor's cache, and that is all that is kept: up to a factor for each row and block it is the softmax, so the backward
-pass only multiplies matrices. Where even this is too large, it is made again in the backward pass.
+processor's cache, and that is all that is kept: up to a factor for each row and block it is the softmax, so the
+backward pass only multiplies matrices. Where even this is too large, it is made again in the backward pass.
 """
 
 from collections.abc import Iterator
