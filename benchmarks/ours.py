@@ -23,8 +23,9 @@ Attention = Literal["sdpa", "flex"]
 FLEX = "benchmark_tree_flex"
 
 _compiled_flex = torch.compile(flex_attention, dynamic=True)
-# The mask of the pack that is being computed, made once for all layers: (pack's segments, its mask).
-_current: dict[int, BlockMask] = {}
+# The masks of the pack that is being computed, made once for all layers: (pack's segments, mask of all its rows and of
+# those that are read).
+_current: dict[int, tuple[BlockMask, BlockMask]] = {}
 
 
 def flex_tree_attention(
@@ -36,12 +37,14 @@ def flex_tree_attention(
     *,
     scaling: float,
     trees: tuple[Sequence[Segment], Sequence[Tensor]],
+    only_kept: bool = False,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """One call of flex_attention for the whole pack; it has no backward on a CPU."""
     attend = _compiled_flex if query.is_cuda else flex_attention
     grouped = query.shape[1] != key.shape[1]
-    out = attend(query, key, value, block_mask=_current[id(trees[0])], scale=scaling, enable_gqa=grouped)
+    mask = _current[id(trees[0])][only_kept]
+    out = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
     assert isinstance(out, Tensor)
     return out.transpose(1, 2).contiguous(), None
 
@@ -49,8 +52,12 @@ def flex_tree_attention(
 AttentionInterface.register(FLEX, flex_tree_attention)
 
 
-def block_mask(rows: Sequence[Row], device: torch.device) -> BlockMask:
-    """What every token of a pack of `rows` may attend to: its own tree's prompt and its own response, causally."""
+def block_masks(rows: Sequence[Row], kept: Tensor) -> tuple[BlockMask, BlockMask]:
+    """What every token of a pack of `rows` may attend to: its own tree's prompt and its own response, causally.
+
+    Returns:
+        The mask of all tokens, and the mask of the tokens `kept` alone.
+    """
     samples: list[int] = []
     owners: list[int] = []  # which response a token belongs to; -1 for the prompt
     for sample, row in enumerate(rows):
@@ -59,13 +66,21 @@ def block_mask(rows: Sequence[Row], device: torch.device) -> BlockMask:
             own += [candidate] * (len(response) - 1)
         samples += [sample] * len(own)
         owners += own
+    device = kept.device
     sample_of, owner = torch.tensor(samples, device=device), torch.tensor(owners, device=device)
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         related = (owner[key] == -1) | (owner[key] == owner[query])
         return (sample_of[key] == sample_of[query]) & related & (key <= query)
 
-    return create_block_mask(sees, None, None, len(samples), len(samples), device=device.type)
+    def kept_sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return sees(batch, head, kept[query], key)
+
+    tokens = len(samples)
+    return (
+        create_block_mask(sees, None, None, tokens, tokens, device=device.type),
+        create_block_mask(kept_sees, None, None, len(kept), tokens, device=device.type),
+    )
 
 
 def ours_step(model: LlamaForCausalLM, rows: Sequence[Row], attention: Attention = "sdpa") -> Tensor:
@@ -73,7 +88,7 @@ def ours_step(model: LlamaForCausalLM, rows: Sequence[Row], attention: Attention
     pack: TreePack = pack_trees([Tree(row.prompt_ids, row.response_ids) for row in rows]).to(model.device)
     if attention == "flex":
         _current.clear()
-        _current[id(pack.segments)] = block_mask(rows, model.device)
+        _current[id(pack.segments)] = block_masks(rows, pack.kept)
     total = sums(token_logps(model, pack), pack)
     rewards = torch.tensor([row.rewards for row in rows], device=model.device)
     return clha_loss((total / pack.lengths).view_as(rewards), total.view_as(rewards), rewards).total

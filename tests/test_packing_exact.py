@@ -197,6 +197,23 @@ def test_an_adapter_of_peft_is_trained_and_nothing_else(targets: list[str]) -> N
     assert largest_relative_error(adapter, gradients(plain, weighted(expected))) < 1e-9
 
 
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "qwen3"])
+def test_the_last_layer_computes_keys_and_values_of_all_rows_and_the_rest_of_those_that_are_read(
+    architecture: str,
+) -> None:
+    model = with_trees(tiny.causal_lm(architecture))
+    pack = pack_trees(random_trees(2, 3, seed=12))
+    rows = {}
+    for name, module in model.base_model.layers[-1].named_modules():
+        if name.endswith("_proj"):
+            module.register_forward_pre_hook(lambda _, args, name=name: rows.update({name: args[0].shape[1]}))
+    token_logps(model, pack)
+    read, tokens = len(pack.kept), pack.input_ids.shape[1]
+    assert read < tokens
+    assert {name for name, count in rows.items() if count == tokens} == {"self_attn.k_proj", "self_attn.v_proj"}
+    assert {count for name, count in rows.items() if not name.endswith(("k_proj", "v_proj"))} == {read}
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = with_trees(tiny.causal_lm("llama"))
     before = {name: dict(vars(module)) for name, module in model.named_modules()}

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clha_core.packing.redirect import redirected
+from clha_core.packing.self_attention import self_attention
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -74,6 +75,7 @@ def lean_layers(body: Any) -> Iterator[None]:
     with ExitStack() as stack:
         if not any(getattr(layer, "gradient_checkpointing", False) for layer in body.layers):
             for layer in body.layers:
+                stack.enter_context(redirected(layer.self_attn, self_attention(layer.self_attn)))
                 for norm in (layer.input_layernorm, layer.post_attention_layernorm):
                     stack.enter_context(redirected(norm, _norm(norm)))
                 if _is_plain(layer.mlp):

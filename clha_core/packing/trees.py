@@ -47,8 +47,8 @@ class TreePack:
         input_ids: (1, T).
         position_ids: (1, T), as if each response were alone behind its prompt.
         segments: the trees, in their order.
-        masks: for each tree, what its responses may attend to, added to the attention scores: 0 or -inf, float32,
-            (responses, prompt + responses) tokens.
+        masks: for each tree, what its kept rows may attend to, added to the attention scores: 0 or -inf, float32,
+            (1 + responses, prompt + responses) tokens.
         kept: (K,) positions in 0..T-1 whose last hidden state predicts a scored token.
         read: (S,) for each scored token, the place in `kept` that predicts it.
         targets: (S,) the scored tokens, all tokens of all responses.
@@ -119,15 +119,17 @@ def pack_trees(trees: Sequence[Tree]) -> TreePack:
 
 
 def response_mask(prompt: int, responses: Sequence[int]) -> Tensor:
-    """What the tokens of a tree's responses may attend to: the prompt, and their own response up to themselves.
+    """What the last token of a prompt may attend to, and the tokens of its responses.
+
+    The one sees the prompt, the others the prompt and their own response up to themselves.
 
     Args:
         prompt: tokens of the prompt.
         responses: tokens of each response.
 
     Returns:
-        (sum of responses, prompt + sum of responses), 0 where attention is allowed, else -inf.
+        (1 + sum of responses, prompt + sum of responses), 0 where attention is allowed, else -inf.
     """
-    own = torch.block_diag(*(torch.ones(length, length).tril() for length in responses))
+    own = torch.block_diag(torch.ones(1, 0), *(torch.ones(length, length).tril() for length in responses))
     allowed = torch.cat([torch.ones(own.shape[0], prompt), own], dim=1)
     return torch.zeros_like(allowed).masked_fill(allowed == 0, -torch.inf)
