@@ -34,6 +34,16 @@ class EncodedRow:
     truncated_responses: int
 
 
+@dataclass(frozen=True)
+class Framing:
+    """What a tokenizer puts around texts. To find it out takes longer than to encode a row: do it once for many."""
+
+    bos: list[int]
+    adds_space: bool
+    between: str
+    end: int | None
+
+
 def hh_prompt(turns: Sequence[Turn]) -> str:
     """The text of a prompt in HH's plain format, up to and with the marker that the response follows."""
     return "".join(HH_MARKERS[turn["role"]] + turn["content"] for turn in turns) + HH_GENERATION_PROMPT
@@ -67,9 +77,23 @@ def chat_text(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], *, add_
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
 
 
-def following_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of text that follows other text: no space comes in between that is not in it."""
-    if not adds_space(tokenizer):
+def framing_of(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> Framing:
+    """The framing of all rows in a format.
+
+    Raises:
+        UserError: `prompt_format` is chat_template and the tokenizer has none.
+    """
+    bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+    return Framing(bos, adds_space(tokenizer), *response_frame(tokenizer, prompt_format))
+
+
+def following_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, space_is_added: bool) -> list[int]:
+    """Token ids of text that follows other text: no space comes in between that is not in it.
+
+    Args:
+        space_is_added: adds_space(tokenizer).
+    """
+    if not space_is_added:
         return plain_ids(tokenizer, text)
     if text.startswith(" ") and not text.startswith("  "):  # some add no space to a text that has one
         return plain_ids(tokenizer, text[1:])
@@ -99,11 +123,18 @@ def response_frame(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptForm
 
 
 def encode_prompt(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], prompt_format: PromptFormat, max_prompt_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Turn],
+    prompt_format: PromptFormat,
+    max_prompt_length: int,
+    framing: Framing | None = None,
 ) -> tuple[list[int], bool]:
     """Token ids of a prompt, at most `max_prompt_length` of them, and whether it was truncated (from the left).
 
     A chat loses its oldest turns, but not its system message; if its last turn alone does not fit, it loses tokens.
+
+    Args:
+        framing: of the tokenizer; None to find it out.
 
     Raises:
         UserError: `prompt_format` is chat_template and the tokenizer has none.
@@ -116,7 +147,7 @@ def encode_prompt(
         truncated = len(ids) < len(whole)
         bos = ids[:1] if ids and ids[0] == tokenizer.bos_token_id else []
     else:
-        bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+        bos = (framing or framing_of(tokenizer, prompt_format)).bos
         ids = bos + plain_ids(tokenizer, hh_prompt(turns))
         truncated = False
     if len(ids) <= max_prompt_length:
@@ -137,22 +168,22 @@ def _without_oldest(turns: Sequence[Turn]) -> Sequence[Turn] | None:
 
 
 def encode_response(
-    tokenizer: PreTrainedTokenizerBase, response: str, frame: tuple[str, int | None], max_length: int
+    tokenizer: PreTrainedTokenizerBase, response: str, framing: Framing, max_length: int
 ) -> tuple[list[int], bool]:
     """Token ids of a response with its end, at most `max_length`, and whether it was truncated (from the right).
 
     Args:
         tokenizer, response: of the policy.
-        frame: of `response_frame`.
+        framing: of the tokenizer.
         max_length: in tokens.
 
     Raises:
-        UserError: the frame has no end.
+        UserError: the framing has no end.
     """
-    between, end = frame
-    if end is None:
+    if framing.end is None:
         raise UserError("the tokenizer has no EOS token: a policy could not learn where a response ends.")
-    ids = [*following_ids(tokenizer, between + response), end]
+    text = framing.between + response
+    ids = [*following_ids(tokenizer, text, space_is_added=framing.adds_space), framing.end]
     return ids[:max_length], len(ids) > max_length
 
 
@@ -164,16 +195,20 @@ def encode_row(
     prompt_format: PromptFormat,
     max_length: int,
     max_prompt_length: int,
+    framing: Framing | None = None,
 ) -> EncodedRow:
     """Encode a prompt and its candidates; `max_length` bounds prompt and response together.
+
+    Args:
+        framing: of the tokenizer; None to find it out.
 
     Raises:
         UserError: the tokenizer has no EOS, or the lengths leave no room for a response.
     """
     if max_prompt_length >= max_length:
         raise UserError(f"max_prompt_length ({max_prompt_length}) must be smaller than max_length ({max_length}).")
-    prompt_ids, cut = encode_prompt(tokenizer, prompt, prompt_format, max_prompt_length)
+    framing = framing or framing_of(tokenizer, prompt_format)
+    prompt_ids, cut = encode_prompt(tokenizer, prompt, prompt_format, max_prompt_length, framing)
     room = max_length - len(prompt_ids)
-    frame = response_frame(tokenizer, prompt_format)
-    encoded = [encode_response(tokenizer, response, frame, room) for response in responses]
+    encoded = [encode_response(tokenizer, response, framing, room) for response in responses]
     return EncodedRow(prompt_ids, [ids for ids, _ in encoded], cut, sum(truncated for _, truncated in encoded))

@@ -153,7 +153,9 @@ def test_one_tokenizer_of_the_tests_would_merge_prompt_and_response() -> None:
 def test_text_that_follows_keeps_the_spaces_that_it_has() -> None:
     made = family("leading space")
     for text in ("a cat", " a cat", "  a cat"):
-        assert "".join(made.convert_ids_to_tokens(following_ids(made, text))) == text.replace(" ", "\u2581")
+        assert "".join(made.convert_ids_to_tokens(following_ids(made, text, space_is_added=True))) == text.replace(
+            " ", "\u2581"
+        )
 
 
 END = {

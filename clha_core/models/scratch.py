@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase,
 from clha_core.models.bare_training import bare_arguments
 from clha_core.padding import pad_right
 from clha_core.params import PolicyParams
-from clha_core.tokenization import encode_row, hh_prompt
+from clha_core.tokenization import encode_row, framing_of, hh_prompt
 
 PAD, EOS = "<pad>", "<eos>"
 
@@ -46,6 +46,7 @@ def train_policy(
     """
     scratch = params.scratch
     texts = []
+    framing = framing_of(tokenizer, "hh")
     for row in rows:
         encoded = encode_row(
             tokenizer,
@@ -54,6 +55,7 @@ def train_policy(
             prompt_format="hh",
             max_length=params.max_length,
             max_prompt_length=params.max_prompt_length,
+            framing=framing,
         )
         texts += [encoded.prompt_ids + ids for ids in encoded.response_ids]
     torch.manual_seed(scratch.seed)

@@ -14,6 +14,7 @@ from clha_core.data.tables import labelled_pair
 from clha_core.errors import UserError
 from clha_core.models.loading import ModelSource
 from clha_core.params import RewardModelParams
+from clha_core.rescoring.checks import check_scores
 from clha_core.rescoring.folded import FoldedRater
 from clha_core.rescoring.rater import Rater, RaterSpec
 from clha_core.reward_models.calibration import fit_calibration
@@ -41,9 +42,17 @@ class Trained:
 
 
 def pair_rewards(rater: Rater | FoldedRater, rows: Rows, description: str) -> NDArray[np.float64]:
-    """(rows, 2) rewards of the chosen and of the rejected response."""
-    pairs = [{"prompt": row["prompt"], "responses": list(labelled_pair(row))} for row in rows]
-    return np.array(rater.rate(pairs, description) if pairs else np.empty((0, 2)), dtype=np.float64)
+    """(rows, 2) rewards of the chosen and of the rejected response.
+
+    Raises:
+        UserError: rewards that cannot be rewards, see check_scores().
+    """
+    pairs = [{"id": row["id"], "prompt": row["prompt"], "responses": list(labelled_pair(row))} for row in rows]
+    if not pairs:
+        return np.empty((0, 2))
+    rewards = rater.rate(pairs, description)
+    check_scores(rewards, [pair["id"] for pair in pairs])
+    return np.array(rewards, dtype=np.float64)
 
 
 def train_cross_fitted(

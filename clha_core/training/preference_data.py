@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clha_core.data.tables import labelled_pair
 from clha_core.errors import UserError
-from clha_core.tokenization import encode_row
+from clha_core.tokenization import encode_row, framing_of
 from clha_core.training.config import CLHAConfig
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def tokenize_preferences(
             finite.
     """
     truncated_prompts = truncated_responses = 0
+    framing = framing_of(tokenizer, args.prompt_format)
 
     def encode(row: dict[str, Any], index: int) -> dict[str, Any]:
         nonlocal truncated_prompts, truncated_responses
@@ -90,6 +91,7 @@ def tokenize_preferences(
                 prompt_format=args.prompt_format,
                 max_length=args.max_length,
                 max_prompt_length=args.max_prompt_length,
+                framing=framing,
             )
             for at, prompt in enumerate(distinct)
         ]
