@@ -10,6 +10,7 @@ import mlflow
 import pytest
 import yaml
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from test_evaluation_report import answers
 from typer.testing import CliRunner
 
@@ -55,10 +56,13 @@ class Registry:
         return run.info.run_id
 
     def run_of(self, number: str) -> Any:
-        return self.client.get_run(self.client.get_model_version(self.name, number).run_id)
+        return self.client.get_run(self.version(number).run_id)
+
+    def version(self, number: str) -> ModelVersion:
+        return self.client.get_model_version(self.name, number)
 
     def tags(self, number: str) -> dict[str, str]:
-        return self.client.get_model_version(self.name, number).tags
+        return self.version(number).tags
 
     def aliases(self) -> dict[str, str]:
         return {alias: str(number) for alias, number in self.client.get_registered_model(self.name).aliases.items()}
@@ -197,11 +201,11 @@ def test_the_champion_cannot_be_promoted(registry: Registry) -> None:
 def test_the_gate_promotes_with_the_same_tags(registry: Registry) -> None:
     registry.add()
     passed = GateResult("the base", Interval(1.0, 0.5, 1.5), "is better than the base")
-    assert apply_gate(registry.client, registry.name, "1", passed, "Ada") == "champion"
+    assert apply_gate(registry.client, registry.version("1"), passed, "Ada") == "champion"
     assert registry.tags("1")["promoted.why"] == "the gate: is better than the base"
     registry.add()
     failed = GateResult("champion version 1", Interval(0.0, -0.5, 0.5), "is not shown to be better")
-    assert apply_gate(registry.client, registry.name, "2", failed, "Ada") == "candidate"
+    assert apply_gate(registry.client, registry.version("2"), failed, "Ada") == "candidate"
     assert registry.aliases() == {"champion": "1", "candidate": "2"}
     registry.promote("candidate")
     assert registry.aliases() == {"champion": "2", "previous": "1"}
@@ -277,7 +281,7 @@ def test_tags_are_of_the_last_decision(registry: Registry, monkeypatch: pytest.M
 def test_the_page_of_a_version_leads_to_its_origin_and_the_run_leads_back(registry: Registry) -> None:
     registry.add()
     registry.promote("1", "it is <b>good</b> | really")
-    page = registry.client.get_model_version(registry.name, "1").description
+    page = registry.version("1").description
     run = registry.run_of("1")
     md5 = f"md5of{registry.name}.dir"
     for words in (

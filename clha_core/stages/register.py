@@ -85,8 +85,8 @@ def _register(params: Params, root: Path, client: MlflowClient, against_base: bo
         metrics = json.loads((root / paths.EVALUATE_METRICS).read_text(encoding="utf-8"))
         opponent = None if against_base else champion
         gate = _gate(params, evaluation, opponent, evaluation_digest, marked=is_marked(metrics))
-        alias, reason = apply_gate(client, name, version.version, gate, person(root)), gate.reason
-    return Registration(name, version.version, alias, reason, recorded.info.run_id, run_link(recorded), new)
+        alias, reason = apply_gate(client, version, gate, person(root)), gate.reason
+    return Registration(name, str(version.version), alias, reason, recorded.info.run_id, run_link(recorded), new)
 
 
 def _recorded_run(params: Params, root: Path, model_digest: str, evaluation_digest: str) -> Run:

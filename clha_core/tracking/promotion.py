@@ -51,12 +51,13 @@ def person(root: Path) -> str:
     return git_user(project_home(root)) or getpass.getuser()
 
 
-def apply_gate(client: MlflowClient, name: str, number: str, gate: GateResult, by: str) -> str:
+def apply_gate(client: MlflowClient, version: ModelVersion, gate: GateResult, by: str) -> str:
     """Make a new version champion or candidate, by the gate, and write on it why.
 
     Returns:
         The alias.
     """
+    name, number = version.name, str(version.version)
     write_gate(client, name, number, gate)
     if gate.passed:
         crown(client, name, number, by=by, why=f"the gate: {gate.reason}")
