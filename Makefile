@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest ui mlflow lock clean
+.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest scoreboard ui mlflow lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,8 @@ bench-rescore: install ## Speed and memory of reward scoring on one core, agains
 
 bench-ingest: install ## Speed and memory of ingest and validate at HH's full size: a few minutes
 	python -m benchmarks.ingest_speed compare
+scoreboard: install ## Every method at every level of noise, over seeds: hours; goes on where it stopped
+	python -m flows.scoreboard
 
 ui: install ## Prefect and MLflow on 127.0.0.1, with the flows to start from the browser
 	python -m flows.start --port $(PORT) --mlflow-port $(MLFLOW_PORT)

@@ -76,3 +76,11 @@ def svg(figure: Figure, description: str) -> Markup:
         text = text.replace(colour, f"var({variable}, {colour})")
     label = Markup('<svg role="img" aria-label="{}" ').format(description)
     return label + Markup(text.removeprefix("<svg "))  # matplotlib escapes the texts in it
+
+
+def standalone_svg(figure: Figure) -> str:
+    """The figure as an SVG file of its own, on white: for pages that cannot set colours."""
+    buffer = io.StringIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None})
+    return buffer.getvalue()

@@ -1,0 +1,36 @@
+"""Results on disk: one JSON a tuning or cell, found again only by a study that would compute the same."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from clha_core.params import Params
+
+RESULTS = Path(__file__).with_name("results")
+
+
+def key_of(world: Params, trainings: dict[str, Any], prompts: int) -> str:
+    """sha256 over all that a result depends on but the code, whose commit stands in the result."""
+    content = {
+        "world": world.model_dump(mode="json", by_alias=True, exclude={"runtime", "registry"}),
+        "trainings": trainings,
+        "prompts": prompts,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read(path: Path, key: str) -> dict[str, Any] | None:
+    """The result at `path`, if it is of this key."""
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return result if result["key"] == key else None
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Write a result whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    unfinished.replace(path)

@@ -1,0 +1,129 @@
+"""One world: data with so many flipped labels, its models, and what a training in it is worth."""
+
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from clha_core import paths
+from clha_core.data.tables import read_rows
+from clha_core.evaluation.evaluate import choose_rows
+from clha_core.evaluation.generation import Generation, generate_responses
+from clha_core.evaluation.sampling import Sampling
+from clha_core.models.loading import load_policy, load_tokenizer, on_device
+from clha_core.params import Params
+from clha_core.rescoring.rater import evaluation_rater
+from clha_core.sample.gold import gold_reward
+from clha_core.stages.context import prepare_torch
+from clha_core.stages.train import rows_of
+from clha_core.tokenization import encode_prompt
+from clha_core.tracking.mlflow_tracker import training_run
+from clha_core.tracking.record import describe_training
+from clha_core.training.align import align, run_folder, training_config
+
+# The pipeline's own stages up to where methods part.
+STAGES = ("ingest", "policy", "reward_models", "sft", "candidates", "rescore")
+SAMPLING_TEMPERATURE = 1.0
+READY = "ready"
+
+
+def prepare(params: Params, root: Path) -> None:
+    """Make data, base, reward models, rewards and the SFT start below `root`, once."""
+    if (root / READY).exists():
+        return
+    shutil.rmtree(root, ignore_errors=True)
+    (root / params.candidates.files).mkdir(parents=True)  # without files: candidates are those of the world
+    for stage in STAGES:
+        import_module(f"clha_core.stages.{stage}").run(params, root)
+    (root / READY).touch()
+
+
+def train(params: Params, root: Path, tags: dict[str, str]) -> Path:
+    """One training from the world's SFT model, one run in MLflow.
+
+    Returns:
+        The aligned model's folder.
+    """
+    prepare_torch(params, params.train.seed)
+    rescored, start, out = root / paths.RESCORED, root / paths.SFT_MODEL, root / paths.ALIGNED_MODEL
+    shutil.rmtree(out, ignore_errors=True)
+    checkpoints = run_folder(root / paths.SCRATCH, "train", params, params.train, start, rescored)
+    config = training_config(params.train, params.policy, checkpoints)
+    config.reference_cache = str(root / "reference")  # the start is the same for all methods that refer to it
+    with training_run(params, root, checkpoints) as tracker:
+        describe_training(tracker, params, root)
+        tracker.set_tags(tags)
+        outcome = align(
+            start,
+            params.policy,
+            rows_of(rescored / "train.parquet", params.train.rewards),
+            rows_of(rescored / "validation.parquet", params.train.rewards),
+            config,
+            params.train,
+            tracker,
+            out=out,
+            curves=root / paths.TRAIN_CURVES,
+        )
+        tracker.log_metrics({f"best/{name}": value for name, value in outcome.metrics.items()})
+    return out
+
+
+class Judge:
+    """Answers the prompts of a split with a policy, and says what the answers are worth.
+
+    Args:
+        split: test, or validation to pick settings by.
+        prompts: how many, spread over the subsets.
+    """
+
+    def __init__(self, params: Params, root: Path, split: str, prompts: int) -> None:
+        self._params = params
+        self._rows = choose_rows(read_rows(root / paths.INGESTED / f"{split}.parquet"), prompts)
+        self._rater = evaluation_rater(root / paths.EVAL_REWARD_MODEL, params.reward_model).load()
+
+    def measure(self, folder: Path, *, sampled: bool) -> dict[str, np.ndarray]:
+        """By measure, a value for each prompt: evaluation reward and gold reward of greedy answers, their length in
+        tokens, and the gold reward of answers sampled at temperature 1.
+        """
+        policy = self._params.policy
+        model = on_device(load_policy(folder, dtype=policy.dtype)).eval()
+        tokenizer = load_tokenizer(folder)
+        prompts = [
+            encode_prompt(tokenizer, row["prompt"], policy.prompt_format, policy.max_prompt_length)[0]
+            for row in self._rows
+        ]
+
+        def answers(sampling: Sampling | None) -> list[Generation]:
+            evaluate = self._params.evaluate
+            return generate_responses(
+                model,
+                tokenizer,
+                prompts,
+                max_new_tokens=evaluate.max_new_tokens,
+                batch_size=evaluate.batch_size,
+                sampling=sampling,
+                description=f"{folder.name}: answer",
+            )
+
+        greedy = answers(None)
+        candidates = [
+            {"id": row["id"], "prompt": row["prompt"], "responses": [answer.text]}
+            for row, answer in zip(self._rows, greedy, strict=True)
+        ]
+        values = {
+            "reward": [rewards[0] for rewards in self._rater.rate(candidates, f"{folder.name}: judge")],
+            "gold": self._gold(greedy),
+            "tokens": [answer.tokens for answer in greedy],
+        }
+        if sampled:
+            first = self._params.evaluate.seed
+            sampling = Sampling(SAMPLING_TEMPERATURE, top_p=1.0, seeds=range(first, first + len(prompts)))
+            values["sampled_gold"] = self._gold(answers(sampling))
+        return {name: np.asarray(column, dtype=float) for name, column in values.items()}
+
+    def _gold(self, answers: list[Generation]) -> list[float]:
+        return [
+            gold_reward(row["prompt"], answer.text, answer.finished)
+            for row, answer in zip(self._rows, answers, strict=True)
+        ]
