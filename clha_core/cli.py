@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from clha_core.cli_assess import app as assess
-from clha_core.cli_judge import judge
+from clha_core.commands.assess import app as assess
+from clha_core.commands.judge import judge
+from clha_core.commands.registry import compare, registry
 from clha_core.errors import UserError
 from clha_core.params import load_params
-from clha_core.registry_cli import compare, registry
 
 app = typer.Typer(
     name="clha",
@@ -24,8 +24,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-app.add_typer(assess)
-app.command()(judge)
 console = Console()
 
 # Before any library starts: no telemetry, no warnings about forked tokenizers, the same bits every time.
@@ -83,10 +81,6 @@ def summary() -> None:
     print_summary(load_params(), console)
 
 
-app.command()(compare)
-app.add_typer(registry, name="registry")
-
-
 @app.command()
 def use(preset: Annotated[str, typer.Argument(help="A file of presets/, without .yaml.")]) -> None:
     """Rewrite params.yaml for a preset; comments and all other keys stay."""
@@ -96,6 +90,12 @@ def use(preset: Annotated[str, typer.Argument(help="A file of presets/, without 
     console.print(f"params.yaml is now the preset {preset!r}: {len(changed)} keys changed.")
     for key, value in changed.items():
         console.print(f"  {key}: {value}", highlight=False)
+
+
+app.command()(compare)
+app.add_typer(registry, name="registry")
+app.command()(judge)
+app.add_typer(assess)
 
 
 def main() -> None:

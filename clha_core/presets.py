@@ -11,7 +11,7 @@ import yaml
 
 from clha_core.errors import UserError
 from clha_core.params import flatten
-from clha_core.params_file import rewrite_params
+from clha_core.params.rewrite import rewrite_params
 
 PRESETS = Path("presets")
 

@@ -17,7 +17,7 @@ import yaml
 from clha_core import paths
 from clha_core.errors import UserError
 from clha_core.params import Params, flatten
-from clha_core.params_file import rewrite_params
+from clha_core.params.rewrite import rewrite_params
 
 WORKSPACES = paths.SCRATCH / "workspaces"
 # Their changes make no difference to a flow run: parameters come from the form, and DVC's cache knows what ran.
