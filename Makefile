@@ -10,10 +10,10 @@ export DO_NOT_TRACK := 1
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest scoreboard ui mlflow lock clean
+.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard ui mlflow lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
 
 install: $(VENV)/.installed ## Make .venv from the lock file
 
@@ -47,6 +47,9 @@ bench-rescore: install ## Speed and memory of reward scoring on one core, agains
 
 bench-ingest: install ## Speed and memory of ingest and validate at HH's full size: a few minutes
 	python -m benchmarks.ingest_speed compare
+bench-cross-fitting: install ## What cross-fitting and calibration change on the sample, after make pipeline: ten minutes
+	python -m benchmarks.cross_fitting
+
 scoreboard: install ## Every method at every level of noise, over seeds: hours; goes on where it stopped
 	python -m flows.scoreboard
 
