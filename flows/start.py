@@ -177,7 +177,7 @@ def run(host: str, port: int, mlflow_port: int, console: Console) -> None:
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM ends this like Ctrl-C."""
+    """SIGTERM ends this like Ctrl-C; and SIGINT too where a shell started it in the background, deaf to Ctrl-C."""
     raise KeyboardInterrupt
 
 
@@ -188,7 +188,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=4200, help="port of Prefect (default: 4200)")
     parser.add_argument("--mlflow-port", type=int, default=5000, help="port of MLflow (default: 5000)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, interrupt)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, interrupt)
     console = Console(stderr=True)
     try:
         run(options.host, options.port, options.mlflow_port, console)
