@@ -50,6 +50,10 @@ def imports_of(path: Path) -> set[Path]:
     return {file for file in files if (ROOT / file).exists()}
 
 
+def can_change_results(path: Path) -> bool:
+    return NOT_IN_RESULTS.isdisjoint({path, *path.parents})
+
+
 def imported_by(path: Path) -> set[Path]:
     """All modules that a module needs, less the record in MLflow, which is no output."""
     found: set[Path] = set()
