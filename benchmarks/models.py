@@ -1,6 +1,7 @@
 """Models of random weights, made from a configuration: nothing is downloaded."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -36,10 +37,9 @@ CPU_SHAPES = {
 TINY_SHAPE = Shape(32, 2, 96, 2, 2, 512)
 
 
-def build(shape: Shape, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
-    """A model in training mode; the same shape always gives the same weights."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
+def llama_config(shape: Shape, **options: Any) -> LlamaConfig:
+    """The configuration of a shape; `options` are more of LlamaConfig's."""
+    return LlamaConfig(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
@@ -47,11 +47,17 @@ def build(shape: Shape, *, device: str = "cpu", dtype: torch.dtype = torch.float
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=2 * MAX_LENGTH,
-        tie_word_embeddings=True,
         pad_token_id=PAD_ID,
         bos_token_id=None,
         eos_token_id=None,
+        **options,
     )
+
+
+def build(shape: Shape, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+    """A model in training mode; the same shape always gives the same weights."""
+    torch.manual_seed(0)
+    config = llama_config(shape, tie_word_embeddings=True)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     assert isinstance(model, LlamaForCausalLM)

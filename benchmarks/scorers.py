@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
-    LlamaConfig,
     LlamaForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -19,7 +18,7 @@ from transformers import (
 
 from benchmarks.batches import PAD_ID, Row
 from benchmarks.hh_lengths import MAX_LENGTH
-from benchmarks.models import Shape
+from benchmarks.models import Shape, llama_config
 from clha_core.padding import pad_right
 from clha_core.rescoring.score import RewardScorer
 
@@ -39,20 +38,7 @@ class Scorer:
 def reward_model(shape: Shape) -> LlamaForSequenceClassification:
     """A Llama with one logit; the same shape always gives the same weights."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=2 * MAX_LENGTH,
-        pad_token_id=PAD_ID,
-        bos_token_id=None,
-        eos_token_id=None,
-        use_cache=False,
-    )
-    config.num_labels = 1
+    config = llama_config(shape, use_cache=False, num_labels=1)
     return LlamaForSequenceClassification(config).eval()
 
 

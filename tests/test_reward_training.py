@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from trl import RewardTrainer
 
 from clha_core.models.loading import ModelSource
@@ -61,15 +62,11 @@ def test_the_loss_of_one_pair_by_hand() -> None:
     assert loss.item() == pytest.approx(torch.log1p(torch.exp(torch.tensor(-3.0))).item() + 0.5)
 
 
-@pytest.mark.parametrize("made", [SEPARATE_PAD, PAD_IS_EOS], ids=["own pad", "pad is eos"])
-def test_labels_are_learned_and_read_where_scores_are_read(
-    made: object, reward_params: Callable[..., RewardModelParams], tmp_path: Path
-) -> None:
-    """Trained and rated texts pad differently; scores read at another token would have another mean margin."""
-    rows = tiny.random_rows(12, seed=5)
-    base = tiny.save(tiny.llama(made), made, tmp_path / "base")
-    params = reward_params(max_steps=24, rows_per_step=12, rows_per_micro_batch=12, learning_rate=0.01)
-    model, log = train_reward_model(
+def train(
+    rows: list[dict], base: Path, made: PreTrainedTokenizerFast, params: RewardModelParams
+) -> tuple[PreTrainedModel, list[dict[str, float]]]:
+    """A reward model from the checkpoint in `base`, and its log."""
+    return train_reward_model(
         rows,
         ModelSource(str(base)),
         made,
@@ -80,6 +77,17 @@ def test_labels_are_learned_and_read_where_scores_are_read(
         seed=1,
         description="test",
     )
+
+
+@pytest.mark.parametrize("made", [SEPARATE_PAD, PAD_IS_EOS], ids=["own pad", "pad is eos"])
+def test_labels_are_learned_and_read_where_scores_are_read(
+    made: PreTrainedTokenizerFast, reward_params: Callable[..., RewardModelParams], tmp_path: Path
+) -> None:
+    """Trained and rated texts pad differently; scores read at another token would have another mean margin."""
+    rows = tiny.random_rows(12, seed=5)
+    base = tiny.save(tiny.llama(made), made, tmp_path / "base")
+    params = reward_params(max_steps=24, rows_per_step=12, rows_per_micro_batch=12, learning_rate=0.01)
+    model, log = train(rows, base, made, params)
     scorer = RewardScorer(model, pad_token_id=made.pad_token_id, tokens_per_batch=200, max_length=192)
     rated = scorer.score(
         [[reward_input_ids(made, row["prompt"], text, "hh", 192) for text in row["responses"]] for row in rows]
@@ -98,16 +106,6 @@ def test_micro_batches_do_not_change_the_weights(
     weights = []
     for size in (8, 2):
         params = reward_params(max_steps=2, rows_per_step=8, rows_per_micro_batch=size, learning_rate=1e-3)
-        model, _ = train_reward_model(
-            rows,
-            ModelSource(str(base)),
-            SEPARATE_PAD,
-            params,
-            text_format="hh",
-            max_length=192,
-            bf16=False,
-            seed=1,
-            description="test",
-        )
+        model, _ = train(rows, base, SEPARATE_PAD, params)
         weights.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
     torch.testing.assert_close(weights[0], weights[1], atol=2e-5, rtol=0)
