@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard ui mlflow lock clean
+.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh ui mlflow lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -52,6 +52,9 @@ bench-cross-fitting: install ## What cross-fitting and calibration change on the
 
 scoreboard: install ## Every method at every level of noise, over seeds: hours; goes on where it stopped
 	python -m flows.scoreboard
+
+scoreboard-hh: install ## The same on real rows in data/hh-rlhf (HH layout)
+	python -m flows.scoreboard --study scoreboard/studies/hh.yaml
 
 ui: install ## Prefect and MLflow on 127.0.0.1, with the flows to start from the browser
 	python -m flows.start --port $(PORT) --mlflow-port $(MLFLOW_PORT)

@@ -12,7 +12,7 @@ from clha_core import paths
 from clha_core.cli import QUIET
 from clha_core.errors import UserError
 from clha_core.params import Params, load_params
-from scoreboard.study import STUDY, load_study
+from scoreboard.study import STUDY, Study, load_study, study_params
 
 SCRATCH = paths.SCRATCH / "scoreboard"
 EXPERIMENT = "clha-scoreboard"
@@ -22,8 +22,8 @@ StudyFile = Annotated[Path, typer.Option("--study", help="What is compared.")]
 Candidates = Annotated[int, typer.Option(help="Responses a prompt.")]
 
 
-def _params() -> Params:
-    params = load_params()
+def _params(study: Study) -> Params:
+    params = study_params(load_params(), study)
     return params.model_copy(update={"registry": params.registry.model_copy(update={"experiment": EXPERIMENT})})
 
 
@@ -32,7 +32,8 @@ def tune(candidates: Candidates, study: StudyFile = STUDY) -> None:
     """Pick every method's settings for so many candidates."""
     from scoreboard import tuning
 
-    tuned = tuning.tune(load_study(study), _params(), candidates, SCRATCH)
+    loaded = load_study(study)
+    tuned = tuning.tune(loaded, _params(loaded), candidates, SCRATCH)
     for name, changes in tuning.picked(tuned).items():
         print(f"{name}: {tuning.setting_text(changes)}")
 
@@ -48,7 +49,8 @@ def cell(
     from scoreboard import tuning
     from scoreboard.cell import World, run_cell
 
-    loaded, params = load_study(study), _params()
+    loaded = load_study(study)
+    params = _params(loaded)
     picked = tuning.picked(tuning.tune(loaded, params, candidates, SCRATCH))
     run_cell(loaded, params, World(noise, candidates, seed), picked, SCRATCH)
 
@@ -57,7 +59,7 @@ def cell(
 def table(
     study: StudyFile = STUDY, out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("docs")
 ) -> None:
-    """Write scoreboard-tables.md and the figure from the cells that are there."""
+    """Write tables and figures of the cells that are there."""
     from scoreboard.page import write
 
     for path in write(load_study(study), out):

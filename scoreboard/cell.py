@@ -29,11 +29,6 @@ class World:
     def name(self) -> str:
         return f"n{self.candidates}-noise{round(100 * self.noise):02d}-seed{self.seed}"
 
-    @property
-    def path(self) -> Path:
-        """Where its result is."""
-        return results.RESULTS / f"{self.name}.json"
-
 
 def worlds(study: Study) -> list[World]:
     """All cells, by seed: a study that is cut off has whole tables of fewer seeds."""
@@ -57,9 +52,10 @@ def run_cell(
     params = world_params(base, noise=world.noise, candidates=world.candidates, seed=world.seed)
     variants = study.variants(picked)
     key = results.key_of(params, variants, study.prompts)
-    if (found := results.read(world.path, key)) is not None:
+    path = results.path_of(study.name, world.name)
+    if (found := results.read(path, key)) is not None:
         return found
-    root = scratch / world.name
+    root = scratch / study.name / world.name
     prepare(params, root)
     judge = Judge(params, root, "test", study.prompts)
     start = judge.measure(root / paths.SFT_MODEL, sampled=True)
@@ -68,17 +64,17 @@ def run_cell(
         "start": _means(start, start),
     }
     for name, changes in tqdm(variants.items(), desc=world.name, unit="training"):
-        tags = {"scoreboard.variant": name, "scoreboard.world": world.name}
+        tags = {"scoreboard.variant": name, "scoreboard.world": f"{study.name}/{world.name}"}
         folder = train(variant_params(params, changes), root, tags)
         systems[name] = _means(judge.measure(folder, sampled=True), start)
     result = {"key": key, "commit": origin_tags(Path()).get("mlflow.source.git.commit"), "systems": systems}
-    results.write(world.path, result)
+    results.write(path, result)
     return result
 
 
 def _means(values: dict[str, np.ndarray], start: dict[str, np.ndarray]) -> dict[str, float]:
     measures = {name: column.mean() for name, column in values.items()}
-    for name in ("gold", "reward"):
+    for name in [name for name in ("gold", "reward") if name in values]:
         difference = values[name] - start[name]
         measures[f"{name}_wins"] = ((difference > 0) + 0.5 * (difference == 0)).mean()
     return {name: round(float(value), DIGITS) for name, value in measures.items()}

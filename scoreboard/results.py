@@ -1,4 +1,4 @@
-"""Results on disk: one JSON a tuning or cell, found again only by a study that would compute the same."""
+"""Results on disk: a folder a study, one JSON a tuning or cell, found again only by who would compute the same."""
 
 import hashlib
 import json
@@ -8,6 +8,11 @@ from typing import Any
 from clha_core.params import Params
 
 RESULTS = Path(__file__).with_name("results")
+
+
+def path_of(study: str, name: str) -> Path:
+    """Where the result of a tuning or cell is."""
+    return RESULTS / study / f"{name}.json"
 
 
 def key_of(world: Params, trainings: dict[str, Any], prompts: int) -> str:

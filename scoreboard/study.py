@@ -1,4 +1,4 @@
-"""The typed form of study.yaml, and the parameters of every world and training in it."""
+"""The typed form of a study, and the parameters of every world and training in it."""
 
 from itertools import product
 from pathlib import Path
@@ -11,7 +11,7 @@ from clha_core.errors import UserError
 from clha_core.params import Count, Params, Section, Seed, Share, parse_params
 from clha_core.presets import merged
 
-STUDY = Path(__file__).with_name("study.yaml")
+STUDY = Path(__file__).with_name("studies") / "sample.yaml"
 SETTINGS_PER_METHOD = 6  # one budget for all
 
 
@@ -42,8 +42,14 @@ class Ablation(Section):
 
 
 class Study(Section):
-    """What is compared, and where."""
+    """What is compared, and where.
 
+    `params` are keys laid over params.yaml. Data that is not the embedded sample has the labels that it has (noise
+    [0]) and two candidates; seeds then change models and order of training.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    params: dict[str, Any] = Field(default={})
     noise: list[Share] = Field(min_length=1)
     candidates: list[Annotated[int, Field(ge=2, le=8)]] = Field(min_length=1)
     seeds: list[Seed] = Field(min_length=1)
@@ -62,6 +68,9 @@ class Study(Section):
                 raise ValueError(f"{name}: an ablation is of a method, and has a name of its own")
         if self.tuning.seed in self.seeds:
             raise ValueError("tuning.seed is one of seeds: settings must not be picked where they are measured")
+        own_labels = self.params.get("data", {}).get("source", "sample") != "sample"
+        if own_labels and (self.noise != [0] or self.tuning.noise != 0 or self.candidates != [2]):
+            raise ValueError("only labels of the embedded sample can be flipped: noise [0] and candidates [2]")
         return self
 
     def variants(self, picked: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -79,6 +88,15 @@ def load_study(path: Path = STUDY) -> Study:
         return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValidationError) as error:
         raise UserError(f"{path} is not a study: {error}") from None
+
+
+def study_params(base: Params, study: Study) -> Params:
+    """Parameters that all worlds of a study share.
+
+    Raises:
+        UserError: the study sets a key or value that params.yaml does not have.
+    """
+    return parse_params(merged(base.model_dump(mode="json", by_alias=True), study.params), f"the study {study.name}")
 
 
 def world_params(base: Params, *, noise: float, candidates: int, seed: int) -> Params:

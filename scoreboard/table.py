@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from clha_core.errors import UserError
+from scoreboard import results
 from scoreboard.cell import World, worlds
 from scoreboard.study import Study
 
@@ -39,12 +40,16 @@ def finished(study: Study) -> list[tuple[World, dict[str, Any]]]:
     Raises:
         UserError: none is.
     """
-    found = [
-        (world, json.loads(world.path.read_text(encoding="utf-8"))) for world in worlds(study) if world.path.exists()
-    ]
+    paths = {world: results.path_of(study.name, world.name) for world in worlds(study)}
+    found = [(world, json.loads(path.read_text(encoding="utf-8"))) for world, path in paths.items() if path.exists()]
     if not found:
-        raise UserError("no cell of the scoreboard has run: make scoreboard.")
+        raise UserError(f"no cell of the study {study.name} has run: make scoreboard.")
     return found
+
+
+def measures_of(cells: pd.DataFrame) -> list[str]:
+    """The measures that a study has: gold rewards are known for the embedded sample only."""
+    return [measure for measure in MEASURES if measure in cells]
 
 
 def interval(values: pd.Series) -> tuple[float, float]:
@@ -58,7 +63,7 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (candidates, noise, variant), group in cells.groupby(["candidates", "noise", "variant"], sort=False):
         row: dict[str, Any] = {"candidates": candidates, "noise": noise, "variant": variant, "seeds": len(group)}
-        for measure in MEASURES:
+        for measure in measures_of(cells):
             row[measure], row[f"{measure}_half"] = interval(group[measure])
         rows.append(row)
     return pd.DataFrame(rows)

@@ -83,8 +83,8 @@ class Judge:
         self._rater = evaluation_rater(root / paths.EVAL_REWARD_MODEL, params.reward_model).load()
 
     def measure(self, folder: Path, *, sampled: bool) -> dict[str, np.ndarray]:
-        """By measure, a value for each prompt: evaluation reward and gold reward of greedy answers, their length in
-        tokens, and the gold reward of answers sampled at temperature 1.
+        """By measure, a value for each prompt: evaluation reward of greedy answers and their length in tokens; for the
+        embedded sample also their gold reward, and that of answers sampled at temperature 1.
         """
         policy = self._params.policy
         model = on_device(load_policy(folder, dtype=policy.dtype)).eval()
@@ -113,10 +113,11 @@ class Judge:
         ]
         values = {
             "reward": [rewards[0] for rewards in self._rater.rate(candidates, f"{folder.name}: judge")],
-            "gold": self._gold(greedy),
             "tokens": [answer.tokens for answer in greedy],
         }
-        if sampled:
+        if self._params.data.source == "sample":
+            values["gold"] = self._gold(greedy)
+        if sampled and "gold" in values:
             first = self._params.evaluate.seed
             sampling = Sampling(SAMPLING_TEMPERATURE, top_p=1.0, seeds=range(first, first + len(prompts)))
             values["sampled_gold"] = self._gold(answers(sampling))

@@ -16,23 +16,28 @@ from clha_core.errors import UserError
 from clha_core.params import Params
 from scoreboard import page, results, table, tuning
 from scoreboard.cell import World, run_cell, worlds
-from scoreboard.study import STUDY, Study, load_study, variant_params, world_params
+from scoreboard.study import STUDY, Study, load_study, study_params, variant_params, world_params
 from scoreboard.tuning import picked
 
 VALUES = yaml.safe_load(STUDY.read_text())
 Make = Callable[..., Params]
 
 
+REAL = {"params": {"data": {"source": "local"}}, "noise": [0.0], "candidates": [2]}
+
+
 def study_with(**changes: Any) -> Study:
     return Study.model_validate(VALUES | changes)
 
 
-def test_every_training_of_the_study_is_valid(make_params: Make) -> None:
-    study = load_study()
+@pytest.mark.parametrize("path", sorted(STUDY.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_training_of_a_study_is_valid(path: Path, make_params: Make) -> None:
+    study = load_study(path)
+    base = study_params(make_params(), study)
     settings = {name: method.settings()[0] for name, method in study.methods.items()}
     tried = [changes for method in study.methods.values() for changes in method.settings()]
     for changes in [*tried, *study.variants(settings).values()]:
-        variant_params(make_params(), changes)
+        variant_params(base, changes)
 
 
 def test_every_method_is_tried_with_the_same_number_of_settings() -> None:
@@ -44,6 +49,14 @@ def test_every_method_is_tried_with_the_same_number_of_settings() -> None:
 def test_settings_are_not_picked_where_they_are_measured() -> None:
     with pytest.raises(ValidationError, match="must not be picked where they are measured"):
         study_with(tuning=VALUES["tuning"] | {"seed": 1})
+
+
+@pytest.mark.parametrize("wrong", [{"noise": [0.0, 0.2]}, {"candidates": [3]}], ids=str)
+def test_only_labels_of_the_sample_are_flipped(wrong: dict[str, Any]) -> None:
+    settled = VALUES["tuning"] | {"noise": 0.0}
+    assert study_with(tuning=settled, **REAL).params == REAL["params"]
+    with pytest.raises(ValidationError, match="only labels of the embedded sample can be flipped"):
+        study_with(tuning=settled, **REAL | wrong)
 
 
 def test_all_methods_train_for_the_same_steps_on_the_same_rows() -> None:
@@ -115,6 +128,22 @@ def test_differences_are_paired_by_seed() -> None:
     assert row["half"] == pytest.approx(0.0)
 
 
+def test_where_the_truth_is_unknown_the_evaluation_reward_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    tuned = VALUES["tuning"] | {"noise": 0.0}
+    study = study_with(name="real", seeds=[1, 2], tuning=tuned, ablations={}, **REAL)
+    systems = {name: {"reward": 0.25, "reward_wins": 0.5, "tokens": 9.0} for name in ["base", "start", *study.methods]}
+    for world in worlds(study):
+        results.write(results.path_of("real", world.name), {"systems": systems})
+    tried = {name: [{"set": {"method": name}, "reward": 0.25}] for name in study.methods}
+    results.write(tuning.tuning_path(study, 2), {"tried": tried})
+    tables, _ = page.write(study, tmp_path / "docs")
+    assert "| clha | **0.25 ± 0.00** |" in tables.read_text()
+    assert "gold, greedy" not in tables.read_text()
+
+
 @pytest.mark.slow
 def test_a_small_study_runs_to_its_page_and_is_not_run_again(
     make_params: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,4 +174,4 @@ def test_a_small_study_runs_to_its_page_and_is_not_run_again(
     assert run_cell(study, base, world, picked(tuned), tmp_path / "nothing here") == result
     for written in page.write(study, tmp_path / "docs"):
         assert written.stat().st_size > 0
-    assert "clha, labels only" in (tmp_path / "docs" / "scoreboard-tables.md").read_text()
+    assert "clha, labels only" in (tmp_path / "docs" / "scoreboard-sample.md").read_text()
