@@ -20,39 +20,41 @@ def tuning_path(study: Study, candidates: int) -> Path:
 def tune(study: Study, base: Params, candidates: int, scratch: Path) -> dict[str, Any]:
     """Train every setting of every method; keep what each is worth on the tuning world's validation prompts.
 
+    A setting that was tried in the same world is not tried again.
+
     Returns:
         {"tried": {method: [{"set": changes of the train section, "reward": mean, "gold": mean where it is known}]}}
     """
     world = world_params(base, noise=study.tuning.noise, candidates=candidates, seed=study.tuning.seed)
-    trainings = {name: method.settings() for name, method in study.methods.items()}
-    key = results.key_of(world, trainings, study.tuning.prompts)
     path = tuning_path(study, candidates)
-    if (found := results.read(path, key)) is not None:
-        return found
     root = scratch / study.name / path.stem
-    prepare(world, root)
-    judge = Judge(world, root, "validation", study.tuning.prompts)
+    key = results.key_of(world, {}, study.tuning.prompts)
+    before = (results.read(path, key) or {"tried": {}})["tried"]
+    known = [one for tried in before.values() for one in tried]
     tried: dict[str, list[dict[str, Any]]] = {}
-    for name, settings in trainings.items():
-        for changes in settings:
-            tags = {"scoreboard.variant": name, "scoreboard.world": f"{study.name}/{path.stem}"}
-            values = judge.measure(train(variant_params(world, changes), root, tags), sampled=False)
-            tried.setdefault(name, []).append(
-                {"set": changes}
-                | {
-                    measure: round(float(values[measure].mean()), DIGITS)
-                    for measure in ("reward", "gold")
-                    if measure in values
-                }
-            )
-    result = {"key": key, "commit": origin_tags(Path()).get("mlflow.source.git.commit"), "tried": tried}
-    results.write(path, result)
-    return result
+    judge: Judge | None = None
+    for name, method in study.methods.items():
+        tried[name] = []
+        for changes in method.settings():
+            one = next((one for one in known if one["set"] == changes), None)
+            if one is None:
+                if judge is None:
+                    prepare(world, root)
+                    judge = Judge(world, root, "validation", study.tuning.prompts)
+                tags = {"scoreboard.variant": name, "scoreboard.world": f"{study.name}/{path.stem}"}
+                values = judge.measure(train(variant_params(world, changes), root, tags), sampled=False)
+                measures = [measure for measure in ("reward", "gold") if measure in values]
+                one = {"set": changes} | {measure: round(float(values[measure].mean()), DIGITS) for measure in measures}
+            tried[name].append(one)
+            commit = origin_tags(Path()).get("mlflow.source.git.commit")
+            results.write(path, {"key": key, "commit": commit, "tried": before | tried})
+    return {"tried": tried}
 
 
 def picked(tuned: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """By method, the setting with the highest evaluation reward on validation."""
-    return {name: max(tried, key=lambda one: one["reward"])["set"] for name, tried in tuned["tried"].items()}
+    """By method, the setting that is worth most on validation: in gold reward where it is known."""
+    best = {name: max(tried, key=lambda one: one.get("gold", one["reward"])) for name, tried in tuned["tried"].items()}
+    return {name: one["set"] for name, one in best.items()}
 
 
 def setting_text(changes: dict[str, Any]) -> str:

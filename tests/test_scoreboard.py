@@ -94,9 +94,10 @@ def test_threads_and_names_in_mlflow_do_not_make_another_result(make_params: Mak
     assert len(keys) == 1
 
 
-def test_settings_are_picked_by_the_evaluation_reward() -> None:
-    tried = [{"set": {"beta": 0.1}, "reward": 0.2, "gold": 3.0}, {"set": {"beta": 0.3}, "reward": 0.5, "gold": 1.0}]
-    assert picked({"tried": {"dpo": tried}}) == {"dpo": {"beta": 0.3}}
+def test_settings_are_picked_by_the_gold_reward_where_it_is_known() -> None:
+    first, second = {"set": {"beta": 0.1}, "reward": 0.2}, {"set": {"beta": 0.3}, "reward": 0.5}
+    assert picked({"tried": {"dpo": [first | {"gold": 3.0}, second | {"gold": 1.0}]}}) == {"dpo": {"beta": 0.1}}
+    assert picked({"tried": {"dpo": [first, second]}}) == {"dpo": {"beta": 0.3}}
 
 
 def test_a_study_that_is_cut_off_has_whole_tables_of_fewer_seeds() -> None:
@@ -168,6 +169,7 @@ def test_a_small_study_runs_to_its_page_and_is_not_run_again(
     }
     base, scratch = make_params(SMALL | smaller), tmp_path / "scratch"
     tuned = tuning.tune(study, base, 3, scratch)
+    assert tuning.tune(study, base, 3, tmp_path / "nothing here") == tuned
     (world,) = worlds(study)
     result = run_cell(study, base, world, picked(tuned), scratch)
     assert list(result["systems"]) == ["base", "start", "clha", "clha, labels only"]
