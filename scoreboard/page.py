@@ -58,7 +58,7 @@ def _page(study: Study, cells: pd.DataFrame, rows: pd.DataFrame) -> str:
     for measure in measures:
         parts += [f"## CLHA against the others, paired by seed: {table.MEASURES[measure]}"]
         parts += [_differences(study, cells, measure)]
-    parts.append("## Picked settings")
+    parts.append("## Picked settings" + (f" (study `{study.settings_from}`)" if study.settings_from else ""))
     parts += [_tuning(study, candidates) for candidates in study.candidates]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

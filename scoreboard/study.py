@@ -44,7 +44,8 @@ class Ablation(Section):
 class Study(Section):
     """What is compared, and where.
 
-    `params` are keys laid over params.yaml. Data that is not the embedded sample has the labels that it has (noise
+    `params` are keys laid over params.yaml. Settings are tuned, or taken with the methods from the study next to this
+    one that `settings_from` names. Data that is not the embedded sample has the labels that it has (noise
     [0]) and two candidates; seeds then change models and order of training.
     """
 
@@ -54,7 +55,8 @@ class Study(Section):
     candidates: list[Annotated[int, Field(ge=2, le=8)]] = Field(min_length=1)
     seeds: list[Seed] = Field(min_length=1)
     prompts: Count
-    tuning: Tuning
+    tuning: Tuning | None = None
+    settings_from: str | None = None
     methods: dict[str, Method] = Field(min_length=1)
     ablations: dict[str, Ablation]
 
@@ -66,10 +68,13 @@ class Study(Section):
         for name, ablation in self.ablations.items():
             if ablation.of not in self.methods or name in self.methods:
                 raise ValueError(f"{name}: an ablation is of a method, and has a name of its own")
-        if self.tuning.seed in self.seeds:
+        if (self.tuning is None) == (self.settings_from is None):
+            raise ValueError("a study has tuning or settings_from, one of them")
+        if self.tuning is not None and self.tuning.seed in self.seeds:
             raise ValueError("tuning.seed is one of seeds: settings must not be picked where they are measured")
         own_labels = self.params.get("data", {}).get("source", "sample") != "sample"
-        if own_labels and (self.noise != [0] or self.tuning.noise != 0 or self.candidates != [2]):
+        noise = [*self.noise, *([self.tuning.noise] if self.tuning else [])]
+        if own_labels and (any(noise) or self.candidates != [2]):
             raise ValueError("only labels of the embedded sample can be flipped: noise [0] and candidates [2]")
         return self
 
@@ -82,11 +87,14 @@ def load_study(path: Path = STUDY) -> Study:
     """Read a study.
 
     Raises:
-        UserError: not YAML, or a key that is missing, unknown or wrong.
+        UserError: no file, not YAML, or a key that is missing, unknown or wrong.
     """
     try:
-        return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and "settings_from" in values:
+            values["methods"] = load_study(path.with_name(f"{values['settings_from']}.yaml")).methods
+        return Study.model_validate(values)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
         raise UserError(f"{path} is not a study: {error}") from None
 
 

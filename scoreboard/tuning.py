@@ -1,8 +1,10 @@
 """Settings for every method, picked by the same budget in a world that no cell uses."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from clha_core.errors import UserError
 from clha_core.params import Params
 from clha_core.tracking.lineage import origin_tags
 from scoreboard import results
@@ -14,19 +16,27 @@ DIGITS = 4
 
 def tuning_path(study: Study, candidates: int) -> Path:
     """Where the settings for so many candidates are."""
-    return results.path_of(study.name, f"tuning-n{candidates}")
+    return results.path_of(study.settings_from or study.name, f"tuning-n{candidates}")
 
 
 def tune(study: Study, base: Params, candidates: int, scratch: Path) -> dict[str, Any]:
     """Train every setting of every method; keep what each is worth on the tuning world's validation prompts.
 
-    A setting that was tried in the same world is not tried again.
+    A setting that was tried in the same world is not tried again. Nothing is tried for a study that takes its settings
+    from another.
 
     Returns:
         {"tried": {method: [{"set": changes of the train section, "reward": mean, "gold": mean where it is known}]}}
+
+    Raises:
+        UserError: the study that the settings are from was not tuned.
     """
-    world = world_params(base, noise=study.tuning.noise, candidates=candidates, seed=study.tuning.seed)
     path = tuning_path(study, candidates)
+    if study.tuning is None:
+        if not path.exists():
+            raise UserError(f"{path} is not there: run the study {study.settings_from} first.")
+        return json.loads(path.read_text(encoding="utf-8"))
+    world = world_params(base, noise=study.tuning.noise, candidates=candidates, seed=study.tuning.seed)
     root = scratch / study.name / path.stem
     key = results.key_of(world, {}, study.tuning.prompts)
     before = (results.read(path, key) or {"tried": {}})["tried"]

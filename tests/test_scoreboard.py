@@ -51,6 +51,17 @@ def test_settings_are_not_picked_where_they_are_measured() -> None:
         study_with(tuning=VALUES["tuning"] | {"seed": 1})
 
 
+def test_a_study_may_take_its_settings_from_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    study = load_study(STUDY.with_name("hh.yaml"))
+    assert study.methods == load_study().methods
+    with pytest.raises(UserError, match="run the study sample first"):
+        tuning.tune(study, Params.model_construct(), 2, tmp_path)
+    tried = {"dpo": [{"set": {"beta": 0.3}, "reward": 0.5, "gold": 1.0}]}
+    results.write(tuning.tuning_path(load_study(), 2), {"tried": tried})
+    assert tuning.tune(study, Params.model_construct(), 2, tmp_path) == {"tried": tried}
+
+
 @pytest.mark.parametrize("wrong", [{"noise": [0.0, 0.2]}, {"candidates": [3]}], ids=str)
 def test_only_labels_of_the_sample_are_flipped(wrong: dict[str, Any]) -> None:
     settled = VALUES["tuning"] | {"noise": 0.0}
