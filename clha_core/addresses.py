@@ -1,0 +1,19 @@
+"""Addresses for readers: without what may be secret in them."""
+
+from urllib.parse import urlsplit
+
+
+def public_address(url: str) -> str:
+    """A URL less user, password and query, in which some servers want a key."""
+    parts = urlsplit(url)
+    if not parts.netloc:  # sqlite:///mlflow.db, a folder
+        return url
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def without_secrets(text: str, url: str) -> str:
+    """A text, such as a library's error, in which a URL may stand: without user, password and query of that one."""
+    parts = urlsplit(url)
+    for secret in (f"{parts.netloc.rpartition('@')[0]}@", f"?{parts.query}"):
+        text = text.replace(secret, "") if len(secret) > 1 else text
+    return text
