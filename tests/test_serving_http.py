@@ -142,7 +142,14 @@ def test_bytes_that_are_no_request_are_a_bad_request(url: str, body: bytes) -> N
 
 
 def test_neutral_values_of_what_is_not_implemented_are_taken(url: str) -> None:
-    neutral = {"n": 1, "logprobs": False, "presence_penalty": 0.0, "frequency_penalty": 0, "logit_bias": {}, "tools": []}
+    neutral = {
+        "n": 1,
+        "logprobs": False,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0,
+        "logit_bias": {},
+        "tools": [],
+    }
     neutral |= {"response_format": {"type": "text"}, "user": "me", "stop": None}
     assert client(url).chat.completions.create(**ASKED, **neutral).choices
 
@@ -157,7 +164,8 @@ def test_another_model_is_not_found(url: str) -> None:
 def test_a_large_body_is_refused_whether_announced_or_not(url: str) -> None:
     large = ASKED | {"messages": [{"role": "user", "content": "x" * LIMITS.max_body}]}
     assert post(url, large).status_code == 413
-    pieces = iter([json.dumps(large).encode()[start : start + 1000] for start in range(0, LIMITS.max_body, 1000)])
+    data = json.dumps(large).encode()
+    pieces = iter([data[start : start + 1000] for start in range(0, len(data), 1000)])
     answer = httpx.post(
         f"{url}/v1/chat/completions", content=pieces, headers={"Content-Type": "application/json"}, timeout=20
     )
@@ -260,7 +268,8 @@ def test_answers_at_the_same_time_are_those_that_each_gets_alone(url: str) -> No
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_is_not_answered_on(url: str, pace: Pace, stream: bool) -> None:
     body = json.dumps(ASKED | {"max_tokens": 60, "stream": stream}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+    head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body)

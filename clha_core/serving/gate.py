@@ -49,7 +49,7 @@ class Gate:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         if self._authorization is not None and scope["path"].startswith("/v1/"):
-            given = headers.get("authorization", "").encode()
+            given = headers.get("authorization", "").encode("latin-1")
             if not secrets.compare_digest(given, self._authorization):
                 raise wrong_key()
         length = headers.get("content-length", "0")

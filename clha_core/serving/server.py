@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -87,7 +88,7 @@ def serve(
             failures.append(error)
             server.should_exit = True
             return
-        follow(deployment, model, lambda version: load_version(model, version, max_context), poll, stop)
+        follow(deployment, model, partial(load_version, model, max_context=max_context), poll, stop)
 
     threading.Thread(target=load, daemon=True).start()
     try:

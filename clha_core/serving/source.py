@@ -128,7 +128,8 @@ class Registered:
         """From the version itself; versions of before it had them, from the parameters of their run."""
         from mlflow.models import Model
 
-        found: Mapping[str, Any] = Model.load(folder).flavors["python_function"].get("config") or {}
+        flavours = Model.load(folder).flavors if (folder / "MLmodel").exists() else {}
+        found: Mapping[str, Any] = flavours.get("python_function", {}).get("config") or {}
         if not found and version.run_id:
             recorded = self.client.get_run(version.run_id).data.params
             found = {name: recorded.get(f"policy.{name}") for name in PolicySettings.model_fields}
