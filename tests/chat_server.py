@@ -84,4 +84,4 @@ def eventually(condition: Any, seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(0.01)
+        time.sleep(0.05)

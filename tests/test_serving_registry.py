@@ -19,7 +19,8 @@ import pytest
 import tiny
 from chat_server import QUESTION, Pace, client, eventually, free_port, running
 from mlflow import MlflowClient
-from project import ROOT
+from mlflow.entities.model_registry import ModelVersion
+from project import ROOT, wait_for
 
 from clha_core.errors import UserError
 from clha_core.params import Params
@@ -72,32 +73,27 @@ class Site:
         store = ("--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "artifacts")
         return self.started("mlflow", "server", "--port", str(self.port), "--workers", "1", *store)
 
+    def add(self, seed: int) -> ModelVersion:
+        tokenizer, settings = tiny.tokenizer(), PolicySettings.of(self.params.policy)
+        with mlflow.start_run() as run:
+            pass
+        return add_version(run, NAME, tiny.llama(tokenizer, seed), tokenizer, settings, f"digest{seed}")
+
     def promote(self, number: str) -> None:
         MlflowClient().set_registered_model_alias(NAME, "champion", number)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, make_params: Callable[..., Params]) -> Iterator[Site]:
     made = Site(tmp_path_factory.mktemp("site"), make_params())
     with made.mlflow(), pytest.MonkeyPatch.context() as patch:
-        eventually(lambda: answers(f"http://127.0.0.1:{made.port}/health"), 90)
+        wait_for(f"http://127.0.0.1:{made.port}", "/health", 120)
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
             patch.setenv(name, made.environment[name])
         patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         connect(made.folder, "clha")
-        tokenizer = tiny.tokenizer()
-        for seed in (1, 2):
-            with mlflow.start_run() as run:
-                pass
-            settings = PolicySettings.of(made.params.policy)
-            add_version(run, NAME, tiny.llama(tokenizer, seed), tokenizer, settings, f"digest{seed}")
+        made.add(1)
+        made.add(2)
         made.promote("1")
         yield made
     mlflow.set_tracking_uri(None)
@@ -156,29 +152,32 @@ def test_without_mlflow_it_goes_on_and_follows_again_afterwards(
 def test_a_version_that_cannot_be_loaded_changes_nothing(
     site: Site, champion: Registered, caplog: pytest.LogCaptureFixture
 ) -> None:
+    broken = site.add(3)
+    for weights in (site.folder / "artifacts").rglob(f"{broken.source.removeprefix('models:/')}/**/model.safetensors"):
+        weights.write_bytes(b"cut off")
     with followed(champion) as deployment:
-        broken = MlflowClient().create_model_version(NAME, "mlflow-artifacts:/nowhere")
-        site.promote(str(broken.version))
+        site.promote(broken.version)
         eventually(lambda: "asks again in" in caplog.text, 60)
         assert deployment.current().source.version == f"{NAME}/1"
 
 
 def test_a_version_from_before_is_asked_as_its_run_says(site: Site, tmp_path: Path) -> None:
     tokenizer = tiny.tokenizer(chat=True)
-    with mlflow.start_run():
-        mlflow.log_params({"policy.prompt_format": "chat_template", "policy.max_length": 77, "policy.dtype": "float32"})
-        old = mlflow.transformers.log_model(
-            {"model": tiny.llama(tokenizer), "tokenizer": tokenizer},
-            name="model",
-            task="text-generation",
-            pip_requirements=["torch"],
-            registered_model_name="old",
-        )
+    policy = {"policy.prompt_format": "chat_template", "policy.max_length": 77, "policy.dtype": "float32"}
+    for recorded in (policy, {}):
+        with mlflow.start_run():
+            mlflow.log_params(recorded)
+            mlflow.transformers.log_model(
+                {"model": tiny.llama(tokenizer), "tokenizer": tokenizer},
+                name="model",
+                task="text-generation",
+                pip_requirements=["torch"],
+                registered_model_name="old",
+            )
     registered = Registered("old/1", site.params, site.folder)
     settings = registered.source(registered.version(), tmp_path).settings
     assert settings == PolicySettings(prompt_format="chat_template", max_length=77, dtype="float32")
 
-    MlflowClient().create_model_version("old", old.model_uri)
     unknown = Registered("old/2", site.params, site.folder)
     with pytest.raises(UserError, match="clha register"):
         unknown.source(unknown.version(), tmp_path / "2")
@@ -205,8 +204,8 @@ def test_the_pages_examples_run_and_mlflows_server_gives_the_same_answer(site: S
             "mlflow", "models", "serve", "-m", f"models:/{NAME}@champion", "--env-manager", "local", "-p", str(theirs)
         ),
     ):
-        eventually(lambda: answers(f"http://127.0.0.1:{ours}/health"), 120)
-        eventually(lambda: answers(f"http://127.0.0.1:{theirs}/health"), 120)
+        for port in (ours, theirs):
+            wait_for(f"http://127.0.0.1:{port}", "/health", 120)
 
         page = PAGE.replace(":8000", f":{ours}").replace(":5001", f":{theirs}")
         curls = re.findall(r"^curl .*?}'$", page, flags=re.S | re.M)
