@@ -103,6 +103,17 @@ def test_a_chat_template_of_the_tokenizer_is_left_to_vllm(tmp_path: Path) -> Non
     assert contract["stop_token_ids"] == [tiny.tokenizer(chat=True).convert_tokens_to_ids("<|im_end|>")]
 
 
+def test_a_model_of_the_hub_is_named_with_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "pointer.json").write_text('{"model": "some/model", "revision": "c0ffee"}')
+    monkeypatch.setattr("clha_core.serving.vllm.load_tokenizer", lambda *_, **__: tiny.tokenizer())  # it is elsewhere
+    arguments = vllm_command("vllm", source(folder), Address("127.0.0.1", 1), LIMITS, None, tmp_path / "made").arguments
+    assert arguments[2] == "some/model"
+    for name, value in {"--tokenizer": "some/model", "--revision": "c0ffee", "--tokenizer-revision": "c0ffee"}.items():
+        assert option(arguments, name) == value
+
+
 @pytest.fixture
 def behind(monkeypatch: pytest.MonkeyPatch) -> TestClient:
     """What vLLM would be asked, behind the middleware."""

@@ -40,7 +40,8 @@ class Gate:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._max_body:  # of a length that was not announced
-                await self._drain(receive)
+                if message.get("more_body"):
+                    await self._drain(receive)
                 raise too_large(self._max_body)
             return message
 

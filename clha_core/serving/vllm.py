@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clha_core.errors import UserError
 from clha_core.evaluation.generation import ROLE_MARKERS
-from clha_core.models.loading import load_tokenizer
+from clha_core.models.loading import follow_pointer, load_tokenizer
 from clha_core.serving import vllm_contract
 from clha_core.serving.app import Limits
 from clha_core.serving.server import Address, api_key
@@ -82,8 +82,11 @@ def vllm_command(
         "max_body": limits.max_body,
     }
     names = list(dict.fromkeys([source.name, source.version]))
+    weights, words = follow_pointer(source.weights), follow_pointer(source.tokenizer)  # one place, if on the hub
+    commit = weights.revision
+    revision = ["--revision", commit, "--tokenizer-revision", commit] if commit else []
     arguments = [
-        *(executable, "serve", str(source.weights), "--tokenizer", str(source.tokenizer)),
+        *(executable, "serve", weights.name, "--tokenizer", words.name, *revision),
         *("--host", address.host, "--port", str(address.port), "--served-model-name", *names),
         *("--dtype", source.settings.dtype, "--max-model-len", str(max_context or source.settings.max_length)),
         # Sampling settings that a checkpoint brings along are ignored, as in the evaluation.
