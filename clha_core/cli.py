@@ -14,6 +14,7 @@ from rich.markup import escape
 from clha_core.commands.assess import app as assess
 from clha_core.commands.judge import judge
 from clha_core.commands.registry import compare, registry
+from clha_core.commands.serve import serve
 from clha_core.errors import UserError
 from clha_core.params import load_params
 from clha_core.terminal import say, terminal
@@ -95,6 +96,7 @@ def use(preset: Annotated[str, typer.Argument(help="A file of presets/, without 
 app.command()(compare)
 app.add_typer(registry, name="registry")
 app.command()(judge)
+app.command()(serve)
 app.add_typer(assess)
 
 

@@ -18,7 +18,19 @@ def clha(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
 def test_help_names_every_command() -> None:
     result = clha("--help")
     assert result.returncode == 0
-    names = ("ingest", "validate", "rescore", "train", "evaluate", "register", "summary", "compare", "registry", "use")
+    names = (
+        "ingest",
+        "validate",
+        "rescore",
+        "train",
+        "evaluate",
+        "register",
+        "summary",
+        "compare",
+        "registry",
+        "use",
+        "serve",
+    )
     for name in names:
         assert name in result.stdout
 

@@ -16,6 +16,7 @@ from clha_core.errors import UserError
 from clha_core.evaluation.summary import is_marked
 from clha_core.models.loading import load_policy, load_tokenizer
 from clha_core.params import Params
+from clha_core.serving.source import PolicySettings
 from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG
 from clha_core.tracking.mlflow_tracker import connect, find_run, run_link, run_of_model
 from clha_core.tracking.promotion import apply_gate, person
@@ -77,7 +78,7 @@ def _register(params: Params, root: Path, client: MlflowClient, against_base: bo
     if version is None:
         policy = load_policy(model, dtype=params.policy.dtype, trust_remote_code=params.policy.trust_remote_code)
         tokenizer = load_tokenizer(model, trust_remote_code=params.policy.trust_remote_code)
-        version = add_version(recorded, name, policy, tokenizer, model_digest)
+        version = add_version(recorded, name, policy, tokenizer, PolicySettings.of(params.policy), model_digest)
     champion = champion_of(client, name)
     if champion is not None and champion.version == version.version:
         alias, reason = CHAMPION, "it was already"

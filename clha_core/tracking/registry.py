@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +12,21 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from clha_core.evaluation.metrics import Interval, paired_bootstrap_difference
 from clha_core.evaluation.summary import NOT_INDEPENDENT
 from clha_core.params import EvaluateParams
+from clha_core.tracking import flavour
 from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG, MODEL_DIGEST_TAG
 from clha_core.tracking.mlflow_tracker import reopened_run
 
 if TYPE_CHECKING:  # they take seconds to import, and looking at the registry needs neither
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from clha_core.serving.source import PolicySettings
+
 CHAMPION, CANDIDATE = "champion", "candidate"
-SERVED_WITH = ("torch", "transformers", "accelerate")
 GENERATIONS = "evaluation/generations.parquet"
 
 
@@ -109,17 +111,23 @@ def version_of(client: MlflowClient, name: str, model_digest: str) -> ModelVersi
 
 
 def add_version(
-    run: Run, name: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", model_digest: str
+    run: Run,
+    name: str,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    settings: "PolicySettings",
+    model_digest: str,
 ) -> ModelVersion:
-    """Log a model to its training run in MLflow's transformers flavour and register it."""
+    """Log a model to its training run in our flavour and register it."""
     with reopened_run(run.info.run_id), no_hub():
-        info = mlflow.transformers.log_model(
-            {"model": model, "tokenizer": tokenizer},
+        info = Model.log(
+            None,
+            flavour,
             name="model",
-            task="text-generation",
-            # Named, because guessing them starts a process that imports more than is installed.
-            pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in SERVED_WITH],
             registered_model_name=name,
+            model=model,
+            tokenizer=tokenizer,
+            settings=settings,
         )
     client = MlflowClient()
     number = str(info.registered_model_version)

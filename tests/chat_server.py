@@ -1,0 +1,87 @@
+"""Our chat server in a thread, over a tiny policy."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tiny
+import uvicorn
+from openai import OpenAI
+
+from clha_core.serving.app import Deployment, Limits, create_app
+from clha_core.serving.engine import Engine
+from clha_core.serving.source import PolicySettings, Source
+
+LIMITS = Limits(running=2, waiting=2, max_body=20_000)
+QUESTION = [{"role": "user", "content": "How often should I water my basil?"}]
+
+
+def source(folder: Path, version: str = "tiny/1", prompt_format: Any = "hh") -> Source:
+    """A checkpoint folder as a version of the model `tiny`."""
+    settings = PolicySettings(prompt_format=prompt_format, max_length=96, dtype="float32")
+    return Source("tiny", version, "f00d", weights=folder, tokenizer=folder, settings=settings)
+
+
+def tiny_engine(folder: Path, *, chat: bool = False, seed: int = 0, version: str = "tiny/1") -> Engine:
+    """A random Llama that answers in HH's format, or in its chat template."""
+    tokenizer = tiny.tokenizer(chat=chat)
+    tiny.save(tiny.llama(tokenizer, seed), tokenizer, folder)
+    return Engine(source(folder, version, "chat_template" if chat else "hh"))
+
+
+class Pace:
+    """Lets an engine make as many steps as are allowed, and counts them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.steps = 0
+        self._allowed = threading.Semaphore(0)
+        self._hook = engine.model.register_forward_pre_hook(self._step)
+
+    def _step(self, *_: Any) -> None:
+        self._allowed.acquire(timeout=20)
+        self.steps += 1
+
+    def allow(self, steps: int) -> None:
+        self._allowed.release(steps)
+
+    def lift(self) -> None:
+        """No more pace; who waits goes on."""
+        self._hook.remove()
+        self._allowed.release(1000)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(deployment: Deployment, limits: Limits = LIMITS, key: str | None = None) -> Iterator[str]:
+    """The server's address while the block runs."""
+    config = uvicorn.Config(create_app(deployment, limits, key), port=free_port(), log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    eventually(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{config.port}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+
+
+def client(url: str, key: str = "any") -> OpenAI:
+    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=20)
+
+
+def eventually(condition: Any, seconds: float = 20.0) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.05)
