@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test test-fast lint audit bench-train bench-rescore bench-ingest bench-generate bench-cross-fitting scoreboard scoreboard-hh faults ui mlflow secrets lock clean
+.PHONY: help install pipeline test test-fast lint audit bench-train bench-rescore bench-ingest bench-generate bench-machinery bench-cross-fitting scoreboard scoreboard-hh faults ui worker mlflow secrets lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -57,6 +57,9 @@ bench-generate: install ## Speed of answering prompts on one core, against a pla
 bench-cross-fitting: install ## What cross-fitting and calibration change on the sample, after make pipeline: ten minutes
 	python -m benchmarks.cross_fitting
 
+bench-machinery: install ## What DVC, Prefect and the command line cost beside the steps, after make pipeline: a few minutes
+	python -m benchmarks.machinery
+
 scoreboard: install ## Every method at every level of noise, over seeds: hours; goes on where it stopped
 	python -m flows.scoreboard
 
@@ -71,6 +74,9 @@ faults: install ## Kill, fill the disk, corrupt inputs, thousands of times: an h
 
 ui: install ## Prefect and MLflow on 127.0.0.1, with the flows to start from the browser
 	python -m flows.start --port $(PORT) --mlflow-port $(MLFLOW_PORT)
+
+worker: install ## Do the steps that runs send to the work pool POOL, for the server at PREFECT_API_URL
+	python -m flows.worker --pool $(POOL)
 
 mlflow: install ## MLflow alone, on 127.0.0.1, over the local database
 	mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db --default-artifact-root ./mlartifacts

@@ -4,8 +4,10 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
@@ -18,7 +20,13 @@ STAGES = ("ingest", "validate", "policy", "reward_models", "sft", "candidates", 
 CHUNK_BYTES = 65536
 TAIL_LINES = 200
 CAUSE_LINES = 20
-NOT_RUN = re.compile(r"^Stage '[^']+' (didn't change, skipping|is cached - skipping run)")
+UNCHANGED = re.compile(r"^Stage '([^']+)' didn't change, skipping")
+RUNNING = re.compile(r"^Running stage '[^']+':")
+# DVC does not wait for a lock that another process of it has; a lock of a process that died it removes by itself.
+BUSY = re.compile(
+    r"is busy, it is being blocked by|Unable to acquire lock|^  \(PID \d+\): |^If there are no processes with such PIDs"
+)
+BUSY_SECONDS = 2.0
 # Advice about git for who runs DVC by hand.
 NOISE = re.compile(r"^(Updating lock file|To (track|enable)|\s+git add|\s+dvc config|Use `dvc push`)")
 
@@ -27,11 +35,14 @@ class StageFailed(Exception):
     """A stage ended with an error; the message is the stage's own."""
 
 
-def repro(stage: str, root: Path, environment: Mapping[str, str], log: Callable[[str], object]) -> bool:
-    """`dvc repro --single-item STAGE` in the project at `root`.
+def repro(
+    stage: str, root: Path, environment: Mapping[str, str], log: Callable[[str], object], *, pull: bool = False
+) -> bool:
+    """`dvc repro --single-item STAGE` in the project at `root`; while another DVC is busy there, it waits.
 
     Args:
         log: called with every line of output.
+        pull: get from the DVC remote what the stage needs, or has made before.
 
     Returns:
         True if the stage ran, False if DVC had its outputs already.
@@ -39,18 +50,48 @@ def repro(stage: str, root: Path, environment: Mapping[str, str], log: Callable[
     Raises:
         StageFailed: with the last error the stage or DVC printed.
     """
-    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    waiting = False
+    while True:
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+        started: list[str] = []
 
-    def listen(line: str) -> None:
-        tail.append(line)
-        if not NOISE.match(line):
-            log(line)
+        def listen(line: str, tail: deque[str] = tail, started: list[str] = started) -> None:
+            tail.append(line)
+            started.extend(RUNNING.findall(line))
+            if not NOISE.match(line) and not BUSY.search(line):
+                log(line)
 
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
-    status = run_guarded(command, root, environment, listen)
-    if status != 0:
-        raise StageFailed(f"{stage}: {cause_of(list(tail)) or f'exit status {status}'}")
-    return not any(NOT_RUN.match(line) for line in tail)
+        status = run_guarded(_command(stage, *(["--pull"] if pull else [])), root, environment, listen)
+        if status == 0:
+            return bool(started)
+        if not any(BUSY.search(line) for line in tail):
+            raise StageFailed(f"{stage}: {cause_of(list(tail)) or f'exit status {status}'}")
+        if not waiting:
+            log(f"waiting: another DVC command is busy in {root}; {stage} goes on when it has ended")
+            waiting = True
+        time.sleep(BUSY_SECONDS)
+
+
+def unchanged_stages(root: Path, environment: Mapping[str, str]) -> set[str]:
+    """Stages that have nothing to do, and nothing to do before them: one look by DVC in place of one for each.
+
+    A dry run knows nothing of what follows a stage that would run, so these are the stages before the first such.
+    """
+    lines: list[str] = []
+    run_guarded([sys.executable, "-m", "dvc", "repro", "--dry"], root, environment, lines.append)
+    certain = takewhile(lambda line: not RUNNING.match(line), lines)
+    return {found[1] for line in certain if (found := UNCHANGED.match(line))}
+
+
+def would_run(stage: str, root: Path, environment: Mapping[str, str]) -> bool:
+    """Whether `repro` would run the stage, as far as DVC can tell without looking into its run cache."""
+    lines: list[str] = []
+    run_guarded(_command(stage, "--dry"), root, environment, lines.append)
+    return any(map(RUNNING.match, lines))
+
+
+def _command(stage: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", "dvc", "repro", "--single-item", *options, stage]
 
 
 def cause_of(lines: list[str]) -> str:

@@ -1,13 +1,7 @@
 """Runs that a person starts in Prefect's UI: a real server, a real browser, the real stages, in small."""
 
-import json
-import signal
-import socket
-import subprocess
-import sys
+import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,120 +15,19 @@ from browser import chromium
 from listening import beyond_loopback
 from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, expect
-from project import SMALL, Project, clone_with_cache, copy_project
+from project import Project, clone_with_cache
+from servers import BUSY, MINUTE, RUN_MINUTES, Servers
 
-from flows.pipeline import SUMMARY_KEY
+from flows.gpu import GPU_LIMIT
+from flows.pipeline import SUMMARY_KEY, VERSION_KEY
 from flows.registry import CHAMPION_KEY, COMPARE_KEY, LIST_KEY
 from flows.stage import STAGES
 
 # A slow machine needs minutes for a run, and the first test makes two of them.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-MINUTE = 60.0
-RUN_MINUTES = 10 * MINUTE
-BUSY = 503  # Prefect's answer while its SQLite database is locked: "try again", as its own clients do
-ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+CANCEL_SECONDS = 10.0
 FORM_CHANGES: dict[str, Any] = {"train.method": "sft", "train.margin": 1.5}
-
-
-class Servers:
-    """What `python -m flows.start` started in a copy of the project, and Prefect's API."""
-
-    def __init__(self, project: Project, process: subprocess.Popen[str], url: str) -> None:
-        self.project = project
-        self.process = process
-        self.url = url
-
-    def ask(self, path: str, body: object = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/api{path}", data, {"Content-Type": "application/json"})
-        deadline = time.monotonic() + MINUTE
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=MINUTE) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                if error.code != BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-
-    def start_run(self, changes: dict[str, Any]) -> str:
-        """Start a run without the browser, with some parameters changed; gives its id."""
-        deployment = self.ask("/deployments/name/clha/small")
-        parameters = deployment["parameters"]
-        for dotted, value in changes.items():
-            section, key = dotted.split(".")
-            parameters["params"][section][key] = value
-        return self.ask(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
-
-    def start(self, deployment: str, parameters: dict[str, Any]) -> str:
-        """Start a run of another flow than the pipeline; gives its id."""
-        found = self.ask(f"/deployments/name/clha-{deployment}/{deployment}")
-        return self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})["id"]
-
-    def wait(self, run_id: str, end: str) -> dict[str, Any]:
-        """The state that the run ends in, of the type `end`; else the test fails with the run's log."""
-        deadline = time.monotonic() + RUN_MINUTES
-        while (state := self.ask(f"/flow_runs/{run_id}")["state"])["type"] not in ENDS:
-            assert time.monotonic() < deadline, f"run {run_id} did not end: {state}\n{self.log(run_id)}"
-            time.sleep(0.5)
-        assert state["type"] == end, f"run {run_id}: {state}\n{self.log(run_id)}"
-        return state
-
-    def log(self, run_id: str) -> str:
-        found = self.ask("/logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_DESC"})
-        return "\n".join(line["message"] for line in reversed(found))
-
-    def experiment(self, run_id: str) -> str:
-        """The git reference of the DVC experiment that keeps what the run made."""
-        names = self.project.dvc("exp", "list", "--name-only").split()
-        (name,) = [name for name in names if name.endswith(run_id[:8])]
-        references = self.project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
-        (reference,) = [reference for reference in references if reference.endswith(f"/{name}")]
-        return reference
-
-    def task_states(self, run_id: str) -> dict[str, str]:
-        tasks = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
-        return {task["name"]: task["state"]["name"] for task in tasks}
-
-    def artifact(self, run_id: str, key: str) -> dict[str, Any]:
-        """What a run left under a key."""
-        of_run = {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}
-        (artifact,) = self.ask("/artifacts/filter", {"artifacts": of_run})
-        return artifact
-
-    def left(self, run_id: str, key: str) -> str:
-        return self.artifact(run_id, key)["data"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """The start command, in a copy of the project that has one more preset, `small`."""
-    project = copy_project(tmp_path_factory.mktemp("ui") / "project", SMALL)
-    preset = "# Everything small.\ntrain: { method: clha }\n"
-    (project.root / "presets" / "small.yaml").write_text(preset, encoding="utf-8")
-    project.commit("a small preset")
-    port = free_port()
-    command = [sys.executable, "-m", "flows.start", "--port", str(port), "--mlflow-port", str(free_port())]
-    log = project.root.parent / "start.log"
-    with log.open("w") as stream:
-        process = subprocess.Popen(command, cwd=project.root, env=project.environment(), stderr=stream, text=True)
-    deadline = time.monotonic() + 3 * MINUTE
-    while "Start runs" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.3)
-    yield Servers(project, process, f"http://127.0.0.1:{port}")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(MINUTE) == 0
-    left = [found for found in psutil.process_iter(["cwd"]) if found.info["cwd"] == str(project.root)]
-    assert left == [], "Ctrl-C left processes behind"
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +123,18 @@ def test_a_run_shows_its_steps_and_ends_with_a_table(page: Page, servers: Server
     expect(page.get_by_role("columnheader", name="Evaluation reward")).to_be_visible()
 
 
+def test_a_run_leads_to_the_version_that_it_registered_and_back(servers: Servers, form_run: str) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{servers.project.root / 'mlflow.db'}")  # not all of a client asks its own
+    number = servers.left(form_run, VERSION_KEY).partition(")")[0].rpartition("/")[2]
+    assert f"{servers.mlflow_url}/#/models/clha-policy/versions/{number}" in servers.left(form_run, VERSION_KEY)
+    version = MlflowClient().get_model_version("clha-policy", number)
+    assert f"/flow-run/{form_run}" in version.tags["prefect.flow_run_url"]
+    assert version.tags["git.commit"] == servers.project.run("git", "rev-parse", "HEAD").strip()
+    locked = servers.project.locked_stages(servers.experiment(form_run))
+    assert version.tags["data/rescored"] == locked["rescore"]["outs"][0]["md5"]
+    assert f"data:{locked['ingest']['deps'][0]['md5']}" in servers.ask(f"/flow_runs/{form_run}")["tags"]
+
+
 def test_the_same_run_again_says_that_nothing_new_was_computed(page: Page, servers: Servers, form_run: str) -> None:
     run_id = servers.start_run(FORM_CHANGES)
     assert "all steps cached; results come from MLflow: http://" in servers.wait(run_id, "COMPLETED")["message"]
@@ -287,25 +192,54 @@ def test_the_registry_is_operated_from_prefect(servers: Servers, form_run: str) 
     assert "better in the pilot" in servers.left(listed, LIST_KEY)
 
 
-def test_cancelling_a_run_ends_its_stage(servers: Servers) -> None:
+def test_cancelling_a_run_ends_it_with_all_that_it_started(page: Page, servers: Servers) -> None:
     run_id = servers.start_run({"sft.max_steps": 1_000_000, "sft.epochs": 1_000_000.0})
-    deadline = time.monotonic() + RUN_MINUTES
-    while not stages_of(servers, run_id):
-        assert time.monotonic() < deadline, servers.task_states(run_id)
-        time.sleep(0.2)
-    servers.ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    tree = processes_of(servers, run_id, stage="sft")
+    assert len(tree) >= 4, tree  # the flow, its guard, DVC, and the stage, which is a child of DVC
+    page.goto(f"{servers.url}/v2/runs/flow-run/{run_id}")
+    page.get_by_role("button", name="Open menu").click()
+    page.get_by_role("menuitem", name="Cancel", exact=True).click()
+    page.get_by_role("button", name="Cancel Flow Run").click()
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    _, alive = psutil.wait_procs(tree, timeout=CANCEL_SECONDS * busy)
+    assert alive == []
     servers.wait(run_id, "CANCELLED")
-    assert stages_of(servers, run_id) == []
+    assert servers.project.run("git", "status", "--porcelain") == ""
 
 
-def stages_of(servers: Servers, run_id: str) -> list[list[str]]:
-    """Commands of `sft` that run in the workspace of a run."""
+def test_a_run_whose_process_is_killed_has_crashed_and_retry_goes_on_from_the_step(
+    servers: Servers, form_run: str
+) -> None:
+    run_id = servers.start_run({**FORM_CHANGES, "evaluate.seed": 201})
+    tree = processes_of(servers, run_id, stage="evaluate")
+    tree[0].kill()
+    servers.wait(run_id, "CRASHED")
+    _, alive = psutil.wait_procs(tree, timeout=MINUTE)
+    assert alive == []
+
+    # The slot of the dead process is taken until its lease ends; a person may allow another one meanwhile.
+    servers.ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
+    deadline = time.monotonic() + RUN_MINUTES
+    while "waiting for a slot" not in servers.log(run_id):
+        assert time.monotonic() < deadline, servers.log(run_id)
+        time.sleep(0.2)
+    servers.ask(f"/v2/concurrency_limits/{GPU_LIMIT}", {"limit": 2}, method="PATCH")
+    servers.wait(run_id, "COMPLETED")
+    cached = dict.fromkeys(set(STAGES) - {"evaluate"}, "Cached")
+    assert servers.task_states(run_id) == {**cached, "evaluate": "Completed", "register": "Completed"}
+
+
+def processes_of(servers: Servers, run_id: str, stage: str) -> list[psutil.Process]:
+    """The process of a flow run and all that it has started, the former first, as soon as the stage runs."""
     workspaces = str(servers.project.root / ".clha" / "workspaces")
-    found = [process.info for process in psutil.process_iter(["cwd", "cmdline"])]
-    return [
-        info["cmdline"]
-        for info in found
-        if (info["cwd"] or "").startswith(workspaces)
-        and info["cwd"].endswith(run_id[:8])
-        and info["cmdline"][-2:] == ["clha_core", "sft"]
-    ]
+    deadline = time.monotonic() + RUN_MINUTES
+    while True:
+        for found in psutil.process_iter(["cwd", "cmdline"]):
+            folder = found.info["cwd"] or ""
+            if folder.startswith(workspaces) and folder.endswith(run_id[:8]) and found.info["cmdline"][-1:] == [stage]:
+                chain = [found, *found.parents()]
+                (flow,) = [parent for parent in chain if "prefect.engine" in parent.cmdline()]
+                if chain.index(flow) >= 3:  # DVC's command line ends with the name of the stage too
+                    return [flow, *flow.children(recursive=True)]
+        assert time.monotonic() < deadline, servers.log(run_id)
+        time.sleep(0.2)
