@@ -100,18 +100,7 @@ def test_everything_that_was_started_is_reached_from_this_machine_alone(servers:
     assert beyond == []
 
 
-def test_a_run_from_the_form_makes_what_dvc_repro_makes_with_the_same_parameters(
-    form_run: str, servers: Servers, pipeline: Project, tmp_path: Path
-) -> None:
-    by_hand = clone_with_cache(pipeline, tmp_path / "by_hand")
-    by_hand.set_params(FORM_CHANGES)
-    by_hand.dvc("repro")
-    by_hand.commit("by hand")
-    # The flow has another cache: it computed all of it.
-    assert servers.project.locked_stages(servers.experiment(form_run)) == by_hand.locked_stages("HEAD")
-    assert servers.project.run("git", "status", "--porcelain") == "", "a run changed the user's checkout"
-
-
+# Those that need `pipeline` come after: another process makes it meanwhile.
 def test_a_run_shows_its_steps_and_ends_with_a_table(page: Page, servers: Servers, form_run: str) -> None:
     open_run(page, servers, form_run, "Task Runs")
     for name in (*STAGES, "register"):
@@ -133,6 +122,18 @@ def test_a_run_leads_to_the_version_that_it_registered_and_back(servers: Servers
     locked = servers.project.locked_stages(servers.experiment(form_run))
     assert version.tags["data/rescored"] == locked["rescore"]["outs"][0]["md5"]
     assert f"data:{locked['ingest']['deps'][0]['md5']}" in servers.ask(f"/flow_runs/{form_run}")["tags"]
+
+
+def test_a_run_from_the_form_makes_what_dvc_repro_makes_with_the_same_parameters(
+    form_run: str, servers: Servers, pipeline: Project, tmp_path: Path
+) -> None:
+    by_hand = clone_with_cache(pipeline, tmp_path / "by_hand")
+    by_hand.set_params(FORM_CHANGES)
+    by_hand.dvc("repro")
+    by_hand.commit("by hand")
+    # The flow has another cache: it computed all of it.
+    assert servers.project.locked_stages(servers.experiment(form_run)) == by_hand.locked_stages("HEAD")
+    assert servers.project.run("git", "status", "--porcelain") == "", "a run changed the user's checkout"
 
 
 def test_the_same_run_again_says_that_nothing_new_was_computed(page: Page, servers: Servers, form_run: str) -> None:
