@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from transformers import LogitsProcessorList
 
 from clha_core.data.dialogue import RowError, parse_prompt
 from clha_core.errors import UserError
-from clha_core.evaluation.generation import ROLE_MARKERS, _eos_ids
-from clha_core.evaluation.sampling import Sampling, samplers
+from clha_core.evaluation.generation.endings import ROLE_MARKERS, end_token_ids
+from clha_core.evaluation.sampling import Sampler, Sampling
 from clha_core.models.loading import load_policy, load_tokenizer, on_device
 from clha_core.serving.chat import ChatRequest, Message, Usage
 from clha_core.serving.errors import invalid, too_long
@@ -60,7 +59,7 @@ class Engine:
         self._tokenizer = load_tokenizer(source.tokenizer, trust_remote_code=trust)
         self._framing = framing_of(self._tokenizer, source.settings.prompt_format)
         self.model = on_device(load_policy(source.weights, dtype=source.settings.dtype, trust_remote_code=trust)).eval()
-        self._eos_ids = _eos_ids(self.model, self._tokenizer)
+        self._eos_ids = end_token_ids(self.model.generation_config, self._tokenizer)
         self.max_context = max_context or source.settings.max_length
         positions = getattr(self.model.config, "max_position_embeddings", None)
         if positions is not None and self.max_context > positions:
@@ -120,16 +119,16 @@ class Engine:
         The tokens are those of `generate_responses`. Not `model.generate`, which pushes its tokens and can be left
         only by an exception: here a caller who goes away simply takes no more.
         """
-        processors = LogitsProcessorList()
+        sampler = None
         if job.seed is not None:
-            sampling = Sampling(job.temperature, job.top_p, [job.seed])
-            processors = samplers(sampling, [job.seed], len(job.prompt_ids), job.max_tokens)
+            sampler = Sampler(Sampling(job.temperature, job.top_p, [job.seed]), job.max_tokens)
         text = TextStream(self._tokenizer, job.stops)
         ids = torch.tensor([job.prompt_ids], device=self.model.device)
         cache = None
         while True:
-            token, cache = self._next(ids, cache, processors)
-            ids = torch.cat([ids, token], dim=1)
+            scores, cache = self._scores(ids, cache)
+            token = scores.argmax(dim=-1) if sampler is None else sampler.draw(scores, [(0, text.tokens)])
+            ids = token[None]
             piece = text.push(int(token))
             usage = Usage(len(job.prompt_ids), text.tokens)
             ended = text.ended or int(token) in self._eos_ids
@@ -139,13 +138,10 @@ class Engine:
             yield Step(piece, usage)
 
     @torch.inference_mode()  # here, not around the loop: a mode is a thread's, and each step may run in another one
-    def _next(self, ids: torch.Tensor, cache: object, processors: LogitsProcessorList) -> tuple[torch.Tensor, object]:
-        """The next token of `ids` (both 1 x tokens) and the cache of all before it."""
-        new = ids if cache is None else ids[:, -1:]
-        output = self.model(input_ids=new, past_key_values=cache, use_cache=True, **self._last_only)
-        process: Any = processors  # declared for LongTensor, which no tensor's type is
-        scores = process(ids, output.logits[:, -1, :].float())
-        return scores.argmax(dim=-1, keepdim=True), output.past_key_values
+    def _scores(self, ids: torch.Tensor, cache: object) -> tuple[torch.Tensor, object]:
+        """Logits behind `ids` (1 x tokens that are not in the cache), 1 x vocabulary, and the cache with them."""
+        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **self._last_only)
+        return output.logits[:, -1, :].float(), output.past_key_values
 
     def complete(self, job: Job) -> tuple[str, str, Usage]:
         """The whole answer, why it ended, and what it took."""

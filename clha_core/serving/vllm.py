@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from clha_core.errors import UserError
-from clha_core.evaluation.generation import ROLE_MARKERS
+from clha_core.evaluation.generation.endings import ROLE_MARKERS
 from clha_core.models.loading import follow_pointer, load_tokenizer
 from clha_core.serving import vllm_contract
 from clha_core.serving.app import Limits
