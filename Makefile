@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
+# Two processes of tests, each with whole files of them, in the order of tests/conftest.py; `pytest` alone runs them in one.
+PYTEST_WORKERS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
@@ -19,7 +21,11 @@ install: $(VENV)/.installed ## Make .venv from the lock file
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+# pip finds torch's build for this machine. uv, many times faster with the rest, does not read pip's settings (a mirror,
+# say): pip goes on where it fails.
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock torch uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock || \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -29,10 +35,10 @@ pipeline: install ## From data to a registered model: dvc repro, register, summa
 	clha summary
 
 test: install lint ## Linters, types and all tests
-	pytest
+	pytest $(PYTEST_WORKERS)
 
 test-fast: install ## Tests that start no server and run no whole pipeline
-	pytest -m "not slow"
+	pytest $(PYTEST_WORKERS) -m "not slow"
 
 lint: install ## Style and types
 	ruff check .

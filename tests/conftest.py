@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
+from filelock import FileLock
 from hypothesis import settings
 from project import SMALL, Project, copy_project
 
@@ -20,6 +22,17 @@ settings.register_profile("clha", deadline=None)
 settings.load_profile("clha")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# `make test` runs files in two processes (pytest-xdist, --dist loadfile). The tests of a file stay together, in order,
+# so a module's fixtures start once; a session's start once in each process unless they are shared like `pipeline`.
+# The other process takes a core meanwhile: ports and folders are asked for, never fixed, and tests count what was done
+# instead of timing it. Files that take half a minute or more begin first, the longest before all others:
+LONGEST = ("test_ui.py", "test_pipeline.py", "test_preset_local.py", "test_distributed.py", "test_resume.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +64,22 @@ def make_params() -> Callable[..., Params]:
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the project after `make pipeline`, committed."""
-    folder = tmp_path_factory.mktemp("pipeline")
+    """A copy of the project after `make pipeline`, committed; one for all processes, which leave HEAD as it is."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    made = folder / "pipeline.json"
+    with FileLock(folder / "pipeline.lock"):
+        if not made.exists():
+            copy = make_pipeline(tmp_path_factory.mktemp("pipeline"))
+            made.write_text(json.dumps([str(copy.root), copy.printed]), encoding="utf-8")
+    root, printed = json.loads(made.read_text(encoding="utf-8"))
+    found = Project(Path(root))
+    found.printed = printed
+    return found
+
+
+def make_pipeline(folder: Path) -> Project:
     copy = copy_project(folder / "project", SMALL)
     copy.dvc("remote", "add", "--default", "store", str(folder / "remote"))
     copy.printed = copy.make("pipeline")

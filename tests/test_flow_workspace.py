@@ -1,6 +1,7 @@
 """A run has a checkout of its own: the user's is not touched, and what runs made is found again."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PARAMS_YAML = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_toy_project(tmp_path_factory.mktemp("toy") / "project", PARAMS_YAML)
+
+
 @pytest.fixture
-def toy(tmp_path: Path) -> Path:
-    return make_toy_project(tmp_path / "project", PARAMS_YAML)
+def toy(untouched: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(untouched, tmp_path / "project"))
 
 
 def stages_to_make(workspace: Workspace) -> None:

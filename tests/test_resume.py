@@ -55,19 +55,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_killed_at_random_and_resumed_the_final_weights_are_bit_identical(
-    whole: Path, tmp_path: Path, seed: int
-) -> None:
-    chance = random.Random(seed)
-    kill_after = chance.randrange(2, STEPS - 8)
-    process = start(tmp_path)
-    while steps_saved(tmp_path) < kill_after and process.poll() is None:
+def kill(process: subprocess.Popen[bytes], folder: Path, step: int, delay: float) -> None:
+    """End a training `delay` seconds after it saved `step`: in the middle of a step, or of writing a checkpoint."""
+    while steps_saved(folder) < step and process.poll() is None:
         time.sleep(0.001)
-    time.sleep(chance.uniform(0, 0.05))  # in the middle of a step, or of writing a checkpoint
+    time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
-    assert not (tmp_path / "model").exists()
+    assert not (folder / "model").exists()
 
+
+def test_killed_at_random_three_times_and_resumed_the_final_weights_are_bit_identical(
+    whole: Path, tmp_path: Path
+) -> None:
+    chance = random.Random(0)
+    for first, last in ((2, 10), (12, 20), (22, STEPS - 8)):
+        kill(start(tmp_path), tmp_path, chance.randrange(first, last), chance.uniform(0, 0.05))
     assert start(tmp_path).wait() == 0
     assert weights(tmp_path) == weights(whole)

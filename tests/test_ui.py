@@ -200,6 +200,18 @@ def open_run(page: Page, servers: Servers, run_id: str, tab: str) -> None:
     page.get_by_role("tab", name=tab).click()
 
 
+# Those that need `pipeline` come after: another process makes it meanwhile.
+def test_a_run_shows_its_steps_and_ends_with_a_table(page: Page, servers: Servers, form_run: str) -> None:
+    open_run(page, servers, form_run, "Task Runs")
+    for name in (*STAGES, "register"):
+        expect(page.get_by_role("link", name=name, exact=True).first).to_be_visible()
+    open_run(page, servers, form_run, "Artifacts")
+    page.get_by_role("link", name=SUMMARY_KEY).click()
+    # The page of the key has what all runs left under it.
+    page.get_by_role("link", name=servers.artifact(form_run, SUMMARY_KEY)["id"][:8]).click()
+    expect(page.get_by_role("columnheader", name="Evaluation reward")).to_be_visible()
+
+
 def test_a_run_from_the_form_makes_what_dvc_repro_makes_with_the_same_parameters(
     form_run: str, servers: Servers, pipeline: Project, tmp_path: Path
 ) -> None:
@@ -210,17 +222,6 @@ def test_a_run_from_the_form_makes_what_dvc_repro_makes_with_the_same_parameters
     # The flow has another cache: it computed all of it.
     assert servers.project.locked_stages(servers.experiment(form_run)) == by_hand.locked_stages("HEAD")
     assert servers.project.run("git", "status", "--porcelain") == "", "a run changed the user's checkout"
-
-
-def test_a_run_shows_its_steps_and_ends_with_a_table(page: Page, servers: Servers, form_run: str) -> None:
-    open_run(page, servers, form_run, "Task Runs")
-    for name in (*STAGES, "register"):
-        expect(page.get_by_role("link", name=name, exact=True).first).to_be_visible()
-    open_run(page, servers, form_run, "Artifacts")
-    page.get_by_role("link", name=SUMMARY_KEY).click()
-    # The page of the key has what all runs left under it.
-    page.get_by_role("link", name=servers.artifact(form_run, SUMMARY_KEY)["id"][:8]).click()
-    expect(page.get_by_role("columnheader", name="Evaluation reward")).to_be_visible()
 
 
 def test_the_same_run_again_says_that_nothing_new_was_computed(page: Page, servers: Servers, form_run: str) -> None:
