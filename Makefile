@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh ui mlflow lock clean
+.PHONY: help install pipeline test pytest test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh ui mlflow lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -34,7 +34,9 @@ pipeline: install ## From data to a registered model: dvc repro, register, summa
 	clha register
 	clha summary
 
-test: install lint ## Linters, types and all tests
+test: lint pytest ## Linters, types and all tests; at the same time with -j 2
+
+pytest: install
 	pytest $(PYTEST_WORKERS)
 
 test-fast: install ## Tests that start no server and run no whole pipeline
