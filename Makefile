@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
-# Two processes of tests, each with whole files of them, in the order of tests/conftest.py; `pytest` alone runs them in one.
+# Two processes of tests, each with whole files, in the order of tests/conftest.py; `pytest` alone runs all in one.
+# Not loadgroup: xdist 3.8 groups nothing under pytest 9.2.
 PYTEST_WORKERS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PORT ?= 4200
 MLFLOW_PORT ?= 5000

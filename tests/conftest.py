@@ -65,7 +65,11 @@ def make_params() -> Callable[..., Params]:
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the project after `make pipeline`, committed; one for all processes, which leave HEAD as it is."""
+    """A copy of the project after `make pipeline`, committed; the same one in all processes.
+
+    Only test_pipeline.py runs commands in it. Tests of other files read its branch main and its outputs, or work in a
+    clone of it (`clone_with_cache`): at the same time DVC takes one command a checkout.
+    """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent

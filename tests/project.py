@@ -167,7 +167,8 @@ def copy_project(destination: Path, changes: Mapping[str, Any]) -> Project:
 
 def clone_with_cache(project: Project, destination: Path) -> Project:
     """A clone of what `project` committed, with its outputs, over the same DVC cache."""
-    project.run("git", "clone", "--quiet", str(project.root), str(destination))
+    # HEAD is an experiment's for a moment while DVC saves one.
+    project.run("git", "clone", "--quiet", "--branch", "main", str(project.root), str(destination))
     clone = Project(destination)
     clone.dvc("config", "--local", "cache.dir", str(project.root / ".dvc" / "cache"))
     clone.dvc("checkout")

@@ -165,7 +165,7 @@ def test_two_runs_at_once_do_not_meet(servers: Servers, pipeline: Project) -> No
         kept = servers.experiment(run_id)
         params = yaml.safe_load(servers.project.run("git", "show", f"{kept}:params.yaml"))
         assert params["evaluate"]["seed"] == seed
-        assert servers.project.locked_stages(kept)["train"] == pipeline.locked_stages("HEAD")["train"]
+        assert servers.project.locked_stages(kept)["train"] == pipeline.locked_stages("main")["train"]
 
 
 def test_the_registry_is_operated_from_prefect(servers: Servers, form_run: str) -> None:
