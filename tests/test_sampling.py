@@ -7,7 +7,7 @@ from scipy import stats
 from transformers import LlamaForCausalLM
 
 from clha_core.evaluation.generation import Generation, generate_responses
-from clha_core.evaluation.sampling import DrawToken, Sampling
+from clha_core.evaluation.sampling import Sampler, Sampling
 
 TOKENIZER = tiny.tokenizer()
 PROMPTS = [TOKENIZER.encode(text) for text in ("a cat", "How often should I water my basil?", "twice", "Please don't.")]
@@ -30,8 +30,8 @@ def test_tokens_come_as_often_as_the_model_says(temperature: float) -> None:
     draws = 4000
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0, -torch.inf])
     counts = [0] * 5
-    scores = (logits / temperature).expand(draws, -1)
-    tokens = DrawToken(range(draws), 3, 1)(torch.zeros(draws, 3, dtype=torch.long), scores).argmax(-1)
+    sampler = Sampler(Sampling(temperature, top_p=1.0, seeds=range(draws)), max_new_tokens=1)
+    tokens = sampler.draw(logits.expand(draws, -1), [(prompt, 0) for prompt in range(draws)])
     for token in tokens.tolist():
         counts[token] += 1
     expected = (logits.double() / temperature).softmax(-1).mul(draws).tolist()

@@ -1,7 +1,7 @@
 """Sampling in which only a prompt and its seed decide an answer, not what else is in the batch.
 
 transformers draws all rows of a batch from one stream of random numbers, so that a row's tokens depend on how many
-rows there are. Here each row has its own numbers in [0, 1), one for each token, and a token is where its number falls
+rows there are. Here each prompt has its own numbers in [0, 1), one for each token, and a token is where its number falls
 in the cumulative distribution (inverse transform sampling): one number a token, whatever the vocabulary.
 """
 
@@ -22,36 +22,44 @@ class Sampling:
     seeds: Sequence[int]
 
 
-class DrawToken(LogitsProcessor):
-    """Leaves each row one token, drawn from the distribution of its scores; greedy decoding then takes it.
+class Sampler:
+    """Draws tokens.
 
     Args:
-        seeds: one for each row of the batch.
-        prompt_length: tokens in front of the first generated one.
-        max_new_tokens: that will be drawn, at most.
+        sampling: how.
+        max_new_tokens: of an answer, at most.
     """
 
-    def __init__(self, seeds: Sequence[int], prompt_length: int, max_new_tokens: int) -> None:
-        self.prompt_length = prompt_length
-        self.numbers = torch.stack(
-            [
-                torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-                for seed in seeds
-            ]
-        )
+    def __init__(self, sampling: Sampling, max_new_tokens: int) -> None:
+        self.sampling = sampling
+        self.max_new_tokens = max_new_tokens
+        warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
+        if sampling.top_p < 1:
+            warpers.append(TopPLogitsWarper(sampling.top_p))
+        self._warpers = LogitsProcessorList(warpers)
+        self._numbers: dict[int, Tensor] = {}  # of the prompts drawn for so far
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def draw(self, scores: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+        """The next token of each row.
+
+        Args:
+            scores: logits, [rows, vocabulary].
+            places: number of the prompt, and of the token in its answer, of each row.
+
+        Returns:
+            [rows].
+        """
+        ignored = torch.empty(len(scores), 0, dtype=torch.long, device=scores.device)  # tokens so far
+        scores = self._warpers(ignored, scores)
         # In double precision: the small probabilities of a large vocabulary are lost in a sum of floats.
         cumulative = scores.double().softmax(dim=-1).cumsum(dim=-1)
-        number = self.numbers[:, input_ids.shape[1] - self.prompt_length, None].to(scores.device)
-        token = torch.searchsorted(cumulative, number * cumulative[:, -1:], right=True)
-        token.clamp_(max=scores.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+        numbers = torch.stack([self._numbers_of(prompt)[token] for prompt, token in places])
+        numbers = numbers[:, None].to(scores.device)
+        tokens = torch.searchsorted(cumulative, numbers * cumulative[:, -1:], right=True)
+        return tokens[:, 0].clamp(max=scores.shape[1] - 1)
 
-
-def samplers(sampling: Sampling, seeds: Sequence[int], prompt_length: int, max_new_tokens: int) -> LogitsProcessorList:
-    """What makes greedy decoding sample one batch, whose rows have `seeds`."""
-    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
-    if sampling.top_p < 1:
-        warpers.append(TopPLogitsWarper(sampling.top_p))
-    return LogitsProcessorList([*warpers, DrawToken(seeds, prompt_length, max_new_tokens)])
+    def _numbers_of(self, prompt: int) -> Tensor:
+        if prompt not in self._numbers:
+            generator = torch.Generator().manual_seed(self.sampling.seeds[prompt])
+            self._numbers[prompt] = torch.rand(self.max_new_tokens, generator=generator, dtype=torch.float64)
+        return self._numbers[prompt]

@@ -1,0 +1,167 @@
+"""Many answers at once, each slot of the batch given to the next prompt as soon as its answer is whole.
+
+transformers has such a loop, `generate_batch`, but it ends answers at end-of-sequence tokens alone, not at a text such as
+a role marker, and draws the samples of all prompts from one stream of random numbers.
+"""
+
+import inspect
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from clha_core.evaluation.generation.endings import Endings, Generation
+from clha_core.evaluation.generation.prompts import pad_left
+from clha_core.evaluation.generation.slots import SlotCache
+from clha_core.evaluation.sampling import Sampler
+
+PREFILL_TOKENS = 2048  # of prompts in one forward pass, more or less: bounds its memory
+REFILL_SHARE = 4  # one slot of so many has to be free before prompts are prefilled: few at a time waste a GPU
+
+
+@dataclass
+class _Row:
+    """An answer under way; `index` is that of its prompt."""
+
+    index: int
+    prompt: list[int]
+    generated: list[int] = field(default_factory=list)
+
+    @property
+    def cached(self) -> int:
+        """Tokens in the cache: all but the newest."""
+        return len(self.prompt) + len(self.generated) - 1
+
+
+def continuous(
+    model: PreTrainedModel,
+    endings: Endings,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    sampler: Sampler | None,
+    pad_token_id: int,
+) -> Iterator[tuple[int, Generation]]:
+    """Every prompt's number with its answer, as the answers are done.
+
+    Args:
+        model: one that `has_slots`, in evaluation mode.
+        endings: when an answer is whole.
+        prompts: token ids, none of them empty.
+        max_new_tokens: of an answer, at most.
+        batch_size: slots.
+        sampler: None takes the likeliest token every time.
+        pad_token_id: any token; it is masked.
+    """
+    if prompts:
+        yield from _Continuous(model, endings, prompts, max_new_tokens, batch_size, sampler, pad_token_id).answers()
+
+
+class _Continuous:
+    """One pass over prompts."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        endings: Endings,
+        prompts: Sequence[list[int]],
+        max_new_tokens: int,
+        batch_size: int,
+        sampler: Sampler | None,
+        pad_token_id: int,
+    ) -> None:
+        self.model = model
+        self.endings = endings
+        self.max_new_tokens = max_new_tokens
+        self.sampler = sampler
+        self.pad_token_id = pad_token_id
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        self.waiting = deque(_Row(index, prompts[index]) for index in order)
+        self.rows: list[_Row] = []  # those of the cache, in its order
+        self.slots = min(batch_size, len(prompts))
+        self.cache = SlotCache(model.config, self.slots, len(prompts[order[0]]), max_new_tokens, model.device)
+        # Without it, the logits of a whole prompt are computed for the sake of its last token's.
+        takes = inspect.signature(model.forward).parameters
+        self.options = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+
+    @torch.inference_mode()
+    def answers(self) -> Iterator[tuple[int, Generation]]:
+        """As `continuous`."""
+        while self.waiting or self.rows:
+            if self.rows:
+                self._choose(self._step(), self.rows)
+                yield from self._leave()
+            free = self.slots - len(self.rows)
+            if self.waiting and free * REFILL_SHARE >= self.slots:
+                for group in _groups(self.waiting, free):
+                    self._choose(self._prefill(group), group)
+                    self.rows += group
+                yield from self._leave()
+
+    def _prefill(self, group: list[_Row]) -> Tensor:
+        """The logits behind the prompts, whose keys and values go to the cache."""
+        input_ids, attention_mask = pad_left([row.prompt for row in group], self.pad_token_id)
+        input_ids, attention_mask = input_ids.to(self.model.device), attention_mask.to(self.model.device)
+        prefilled = DynamicCache(config=self.model.config)
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=prefilled,
+            use_cache=True,
+            **self.options,
+        )
+        self.cache.admit(prefilled, attention_mask)
+        return output.logits[:, -1]
+
+    def _step(self) -> Tensor:
+        """The logits behind the newest token of every row."""
+        rows, cache = self.rows, self.cache
+        to_come = len(self.waiting[0].prompt) if self.waiting else 0
+        mask = cache.next_column(max(row.cached for row in rows), to_come)
+        newest, positions = torch.tensor([(row.generated[-1], row.cached) for row in rows]).to(mask.device).T
+        output = self.model(
+            input_ids=newest[:, None],
+            attention_mask=mask,
+            position_ids=positions[:, None],
+            past_key_values=cache,
+            use_cache=True,
+            **self.options,
+        )
+        cache.advance()
+        return output.logits[:, -1]
+
+    def _choose(self, logits: Tensor, rows: list[_Row]) -> None:
+        scores = logits.float()
+        if self.sampler is None:
+            tokens = scores.argmax(-1)
+        else:
+            tokens = self.sampler.draw(scores, [(row.index, len(row.generated)) for row in rows])
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            row.generated.append(token)
+
+    def _leave(self) -> Iterator[tuple[int, Generation]]:
+        """Rows whose answers are done make room."""
+        for place in reversed(range(len(self.rows))):
+            row = self.rows[place]
+            finished = self.endings.reached(row.generated)
+            if not finished and len(row.generated) < self.max_new_tokens:
+                continue
+            yield row.index, self.endings.generation(row.generated, finished=finished)
+            last = self.rows.pop()
+            if place < len(self.rows):
+                self.rows[place] = last
+            self.cache.release(place)
+
+
+def _groups(waiting: deque[_Row], free: int) -> Iterator[list[_Row]]:
+    """The next prompts, so many as there are free slots, in groups for one forward pass each."""
+    while waiting and free:
+        fit = max(1, PREFILL_TOKENS // len(waiting[0].prompt))
+        group = [waiting.popleft() for _ in range(min(fit, free, len(waiting)))]
+        free -= len(group)
+        yield group
