@@ -49,3 +49,4 @@ QUARANTINE = "quarantine.jsonl"
 SCRATCH = Path(".clha")
 # Generated responses, so that none is computed or paid for twice; flow runs share those of the checkout.
 KEPT_CANDIDATES = SCRATCH / "candidates"
+KEPT_ANSWERS = SCRATCH / "answers"  # to test prompts, of servers

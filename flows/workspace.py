@@ -58,6 +58,7 @@ class Workspace:
             _dvc(self.root, "config", "--local", "cache.dir", str(cache))
             _dvc(self.root, "checkout", "--quiet", "--allow-missing")
             self._share(paths.KEPT_CANDIDATES)
+            self._share(paths.KEPT_ANSWERS)
         except BaseException:  # half a workspace would be taken for a whole one at the next try
             shutil.rmtree(self.root, ignore_errors=True)
             raise

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +26,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Call:
-    """A request as it came; `nth` counts those with the same messages, from 0."""
+    """A request as it came; `nth` counts those with the same messages or prompt, from 0."""
 
     body: dict[str, Any]
     nth: int
@@ -53,6 +53,14 @@ def said(text: str | None, *, refusal: str | None = None, finish_reason: str = "
             }
         )
     )
+
+
+def continued(text: str, finish_reason: str, *, tokens: int = 1) -> Reply:
+    """A completion of token ids."""
+    usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
+    choices = [{"index": 0, "text": text, "finish_reason": finish_reason, "logprobs": None}]
+    body = {"id": "cmpl-1", "object": "text_completion", "created": 0, "model": "tiny", "choices": choices}
+    return Reply(json.dumps(body | {"usage": usage}))
 
 
 def failed(status: int, message: str, *, headers: Mapping[str, str] | None = None, **fields: str) -> Reply:
@@ -91,9 +99,10 @@ def refusal(words: str = "I will not.") -> Reply:
 class OpenAIServer:
     """The server's address and what it was asked."""
 
-    def __init__(self, url: str, answer: Callable[[Call], Reply]) -> None:
+    def __init__(self, url: str, answer: Callable[[Call], Reply], models: Sequence[str]) -> None:
         self.url = url
         self.answer = answer
+        self.models = models
         self.calls: list[Call] = []
         self.most_at_once = 0
         self._now = 0
@@ -107,7 +116,7 @@ class OpenAIServer:
 
     def take(self, body: dict[str, Any]) -> Reply:
         """The reply to a request."""
-        said_so_far = json.dumps(body["messages"])
+        said_so_far = json.dumps(body.get("messages") or body["prompt"])
         with self._lock:
             call = Call(body, self._seen[said_so_far])
             self._seen[said_so_far] += 1
@@ -129,18 +138,27 @@ def echo(call: Call) -> Reply:
 
 
 @contextmanager
-def openai_server(answer: Callable[[Call], Reply] = echo) -> Iterator[OpenAIServer]:
-    """A server that runs until the block ends; every request has to bring KEY."""
+def openai_server(
+    answer: Callable[[Call], Reply] = echo, *, models: Sequence[str] = (), path: str = "/v1/chat/completions"
+) -> Iterator[OpenAIServer]:
+    """A server of chats, or of completions, that runs until the block ends; every request has to bring KEY."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            listed = [{"id": model, "object": "model", "created": 0, "owned_by": "tiny"} for model in server.models]
+            self.reply("/v1/models", lambda: Reply(json.dumps({"object": "list", "data": listed})))
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if self.path != "/v1/chat/completions":
+            self.reply(path, lambda: server.take(body))
+
+        def reply(self, expected: str, make: Callable[[], Reply]) -> None:
+            if self.path != expected:
                 reply = failed(404, f"no {self.path} here")
             elif self.headers["Authorization"] != f"Bearer {KEY}":
                 reply = failed(401, f"Incorrect API key provided: {self.headers['Authorization']}")
             else:
-                reply = server.take(body)
+                reply = make()
             content = reply.body.encode()
             try:
                 self.send_response(reply.status)
@@ -158,7 +176,7 @@ def openai_server(answer: Callable[[Call], Reply] = echo) -> Iterator[OpenAIServ
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
-    server = OpenAIServer(f"http://127.0.0.1:{http.server_address[1]}/v1", answer)
+    server = OpenAIServer(f"http://127.0.0.1:{http.server_address[1]}/v1", answer, models)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

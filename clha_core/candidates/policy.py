@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from clha_core.candidates.pool import Draft
 from clha_core.digest import folder_digest
 from clha_core.evaluation.generation import Generation, generate_responses
+from clha_core.evaluation.generation.served import ServedPolicy, require_served
 from clha_core.evaluation.sampling import Sampling
 from clha_core.models.loading import POINTER, load_policy, load_tokenizer, on_device, write_pointer
 from clha_core.params import PolicyCandidatesParams, PolicyParams
@@ -40,7 +41,7 @@ class PolicySampler:
         kept: folder for finished batches.
 
     Raises:
-        UserError: neither a folder nor on the hub.
+        UserError: neither a folder nor on the hub, or not served where a server is to sample.
     """
 
     def __init__(
@@ -55,7 +56,10 @@ class PolicySampler:
             name, _, revision = model.partition("@")
             self.folder = kept / "models" / hashlib.sha256(model.encode()).hexdigest()[:16]
             write_pointer(name, revision or None, self.folder)
+        if params.generator == "endpoint":
+            require_served([self.folder], kept)
         self.digest = folder_digest(self.folder)
+        self._replies = kept
         self._kept = kept / "batches"
         self._loaded: PreTrainedModel | None = None
 
@@ -66,7 +70,10 @@ class PolicySampler:
         return {"kind": "policy", "model": self.model} | named | self._settings()
 
     def _settings(self) -> dict[str, Any]:
-        return self.params.model_dump(exclude={"models", "samples", "batch_size"})
+        settings = self.params.model_dump(exclude={"models", "samples", "batch_size"})
+        if self.params.generator == "transformers":
+            del settings["generator"]  # the usual one, of which nothing is said
+        return settings
 
     def generate(self, rows: Sequence[Mapping[str, Any]], room: Sequence[int]) -> Iterator[Draft]:
         """Up to `samples` responses for each row, `room` of it at most; rows of one prompt get the same ones."""
@@ -91,13 +98,33 @@ class PolicySampler:
         self._loaded = None  # makes room for the next one
 
     def _answers(self, tokenizer: PreTrainedTokenizerBase, jobs: list[_Job]) -> Iterator[tuple[_Job, Generation]]:
-        """In batches of similar length, the same ones in every run, so that the same bits come out."""
+        """In batches of similar length, the same ones in every run, so that the same bits come out; or by a server."""
+        if self.params.generator == "endpoint":
+            yield from zip(jobs, self._served(jobs), strict=True)
+            return
         jobs = sorted(jobs, key=lambda job: -len(job.prompt_ids))
         with tqdm(total=len(jobs), desc=f"sample {self.model}", unit="response") as progress:
             for start in range(0, len(jobs), self.params.batch_size):
                 batch = jobs[start : start + self.params.batch_size]
                 yield from zip(batch, self._batch(tokenizer, batch), strict=True)
                 progress.update(len(batch))
+
+    def _served(self, jobs: list[_Job]) -> list[Generation]:
+        served = ServedPolicy(
+            self.folder,
+            self._replies,
+            concurrency=self.params.batch_size,
+            trust_remote_code=self.policy.trust_remote_code,
+        )
+        return served.generate(
+            [list(job.prompt_ids) for job in jobs],
+            max_new_tokens=self.params.max_new_tokens,
+            sampling=self._sampling(jobs),
+            description=f"sample {self.model}",
+        )
+
+    def _sampling(self, jobs: list[_Job]) -> Sampling:
+        return Sampling(self.params.temperature, self.params.top_p, [job.seed for job in jobs])
 
     def _batch(self, tokenizer: PreTrainedTokenizerBase, batch: list[_Job]) -> list[Generation]:
         values = [self.digest, self.policy.dtype, self._settings(), [[job.prompt_ids, job.seed] for job in batch]]
@@ -110,7 +137,7 @@ class PolicySampler:
             [list(job.prompt_ids) for job in batch],
             max_new_tokens=self.params.max_new_tokens,
             batch_size=len(batch),
-            sampling=Sampling(self.params.temperature, self.params.top_p, [job.seed for job in batch]),
+            sampling=self._sampling(batch),
             description=None,
         )
         _write_whole(file, json.dumps([asdict(generation) for generation in generations]))

@@ -32,6 +32,7 @@ SET_BY = {
     "judge_text_format": "reward_model.eval_text_format",
     "judge_max_length": "reward_model.max_length",
     "judge_dtype": "reward_model.dtype",
+    "generator": "evaluate.generator",
 }
 DIGESTS = ("prompts", "judge")
 

@@ -22,12 +22,15 @@ from openai import (
     BadRequestError,
     InternalServerError,
     NotFoundError,
+    OpenAI,
+    OpenAIError,
     RateLimitError,
 )
+from openai.types import Completion
 from openai.types.chat import ChatCompletion
 from tqdm import tqdm
 
-from clha_core.endpoint.request import Answer, Reply, Request
+from clha_core.endpoint.request import Answer, Continuation, Reply, Request
 from clha_core.endpoint.store import ReplyStore
 from clha_core.errors import UserError
 
@@ -77,15 +80,30 @@ class Endpoint:
         Raises:
             UserError: no key.
         """
-        url = os.environ.get(f"{name}_BASE_URL", "").strip() or (OPENAI_URL if name == "OPENAI" else "")
-        key = os.environ.get(f"{name}_API_KEY", "").strip()
-        missing = [variable for variable, value in ((f"{name}_BASE_URL", url), (f"{name}_API_KEY", key)) if not value]
-        if missing:
-            raise UserError(
-                f"The environment has no {' and no '.join(missing)}: set {name}_BASE_URL to the endpoint (up to /v1) "
-                f"and {name}_API_KEY to its key, any text for a server without keys."
-            )
-        return cls(url, key, store, **options)
+        return cls(*_address_and_key(name), store, **options)
+
+    @classmethod
+    def serving(cls, model: str, store: Path, name: str, **options: Any) -> "Endpoint | None":
+        """Of the servers of <name>_BASE_URL, separated by spaces, the first one that has a model; None has it.
+
+        Raises:
+            UserError: no key or no server in the environment, or a server that does not answer.
+        """
+        urls, key = _address_and_key(name)
+        endpoints = (cls(url, key, store, **options) for url in urls.split())
+        return next((endpoint for endpoint in endpoints if model in endpoint.models()), None)
+
+    def models(self) -> list[str]:
+        """What the server calls its models.
+
+        Raises:
+            UserError: it does not answer, or refuses the key.
+        """
+        try:
+            with OpenAI(**self._options) as client:
+                return [model.id for model in client.models.list()]
+        except OpenAIError as error:
+            raise UserError(f"{self.address} does not name its models: {self.hidden(error)}") from None
 
     @property
     def address(self) -> str:
@@ -94,9 +112,13 @@ class Endpoint:
         port = f":{parts.port}" if parts.port else ""
         return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
 
+    def hidden(self, error: BaseException) -> str:
+        """A server's own words; some repeat the key in them."""
+        return str(error).replace(self.key, "***")[:DETAIL_CHARS]
+
     def complete(
         self,
-        requests: Iterable[Request],
+        requests: Iterable[Request | Continuation],
         parse: Callable[[str], Any] | None = None,
         *,
         parse_retries: int = 2,
@@ -150,7 +172,9 @@ class _Asking:
         self.unavailable = 0  # requests in a row
         self.limits: dict[str, str] = {}  # by model, what its servers call the limit of tokens
 
-    async def answer_all(self, requests: dict[str, Request], options: dict[str, Any]) -> dict[str, Answer]:
+    async def answer_all(
+        self, requests: dict[str, Request | Continuation], options: dict[str, Any]
+    ) -> dict[str, Answer]:
         """Answers by key."""
         answers: dict[str, Answer] = {}
         waiting = iter(requests.items())
@@ -169,7 +193,7 @@ class _Asking:
                 raise errors.exceptions[0] from None
         return answers
 
-    async def _answer(self, key: str, request: Request) -> Answer:
+    async def _answer(self, key: str, request: Request | Continuation) -> Answer:
         replies = self.store.replies(key)
         for reply in replies:  # a parser that was mended may take what an older one refused
             try:
@@ -200,7 +224,7 @@ class _Asking:
         except ValueError as error:
             raise _Failed("unparsed", str(error)[:DETAIL_CHARS], again=True) from None
 
-    async def _ask(self, request: Request, attempt: int) -> Reply:
+    async def _ask(self, request: Request | Continuation, attempt: int) -> Reply:
         try:
             completion = await self._completion(request, attempt)
         except _Failed as failed:
@@ -216,9 +240,11 @@ class _Asking:
         self.unavailable = 0
         return _reply(completion, request.model)
 
-    async def _completion(self, request: Request, attempt: int) -> Any:
+    async def _completion(self, request: Request | Continuation, attempt: int) -> Any:
         limit = self.limits.get(request.model, "max_tokens")
         try:
+            if isinstance(request, Continuation):
+                return await self.client.completions.create(**request.body(attempt, limit))
             return await self.client.chat.completions.create(**request.body(attempt, limit))
         except (AuthenticationError, NotFoundError) as error:
             raise UserError(
@@ -247,8 +273,20 @@ class _Asking:
             raise _Failed("bad_reply", self._detail(error), again=True) from None
 
     def _detail(self, error: BaseException) -> str:
-        """The server's own words; some repeat the key in them."""
-        return str(error).replace(self.endpoint.key, "***")[:DETAIL_CHARS]
+        return self.endpoint.hidden(error)
+
+
+def _address_and_key(name: str) -> tuple[str, str]:
+    """<name>_BASE_URL (empty: OpenAI's own) and <name>_API_KEY."""
+    url = os.environ.get(f"{name}_BASE_URL", "").strip() or (OPENAI_URL if name == "OPENAI" else "")
+    key = os.environ.get(f"{name}_API_KEY", "").strip()
+    missing = [variable for variable, value in ((f"{name}_BASE_URL", url), (f"{name}_API_KEY", key)) if not value]
+    if missing:
+        raise UserError(
+            f"The environment has no {' and no '.join(missing)}: set {name}_BASE_URL to the endpoint (up to /v1) "
+            f"and {name}_API_KEY to its key, any text for a server without keys."
+        )
+    return url, key
 
 
 def _reply(completion: Any, model: str) -> Reply:
@@ -257,11 +295,14 @@ def _reply(completion: Any, model: str) -> Reply:
     Raises:
         _Failed: there is nothing: another kind of page, an error under status 200, no choices, text that is none.
     """
-    choices = completion.choices if isinstance(completion, ChatCompletion) else None
-    if not choices or choices[0].message is None:
-        shown = completion.to_json(indent=None) if isinstance(completion, ChatCompletion) else str(completion)
-        raise _Failed("bad_reply", f"not a chat completion: {shown[:DETAIL_CHARS]}", again=True)
-    text = choices[0].message.content or ""
+    known = isinstance(completion, ChatCompletion | Completion)
+    choice = completion.choices[0] if known and completion.choices else None
+    message = choice.message if isinstance(completion, ChatCompletion) and choice else None
+    content = message.content if message else getattr(choice, "text", None)
+    if choice is None or (message is None and content is None):
+        shown = completion.to_json(indent=None) if known else str(completion)
+        raise _Failed("bad_reply", f"not a completion: {shown[:DETAIL_CHARS]}", again=True)
+    text = content or ""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -269,8 +310,8 @@ def _reply(completion: Any, model: str) -> Reply:
     usage = completion.usage
     return Reply(
         text=text,
-        refusal=choices[0].message.refusal,
-        finish_reason=choices[0].finish_reason,
+        refusal=message.refusal if message else None,
+        finish_reason=choice.finish_reason,
         model=completion.model or model,
         prompt_tokens=usage.prompt_tokens if usage else None,
         completion_tokens=usage.completion_tokens if usage else None,

@@ -45,6 +45,48 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Continuation:
+    """One completion of token ids, by a server that takes them as they are (vLLM does).
+
+    Attributes:
+        model: as the endpoint calls it.
+        prompt_ids: of the whole prompt, special tokens included.
+        max_tokens: of the answer.
+        temperature: 0 takes the likeliest token every time.
+        top_p: 1 takes all tokens.
+        seed: None sends none.
+        stop: texts that end the answer.
+        stop_token_ids: tokens that end it, beside the model's own; not OpenAI's, but vLLM's and SGLang's.
+    """
+
+    model: str
+    prompt_ids: Sequence[int]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+
+    def body(self, attempt: int = 0, limit: str = "max_tokens") -> dict[str, Any]:
+        """As `Request.body`."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "prompt": list(self.prompt_ids),
+            limit: self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "stop": list(self.stop),
+            "extra_body": {"stop_token_ids": list(self.stop_token_ids)},  # joins the others when it is sent
+        }
+        return body if self.seed is None else body | {"seed": self.seed + attempt}
+
+    def key(self, url: str) -> str:
+        """As `Request.key`."""
+        return hashlib.sha256(json.dumps({"url": url, "body": self.body()}, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class Reply:
     """What the endpoint said to one try; token counts are None where it did not count."""
 
@@ -64,7 +106,7 @@ class Answer:
         text: of the reply that was accepted, else of the last one; "" if there was none.
         value: what `parse` made of it (without `parse`, the text); None if the request failed.
         error: None, or why it failed: connection, timeout, rate_limited, server_error, rejected (by the server),
-            bad_reply (not a chat completion), refused (by the model), unparsed.
+            bad_reply (not a completion), refused (by the model), unparsed.
         detail: a sentence on `error`; never the key.
         finish_reason: "stop", "length", ... as the endpoint gives it.
         model: as the endpoint names what answered.

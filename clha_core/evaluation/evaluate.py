@@ -10,7 +10,8 @@ from tqdm.auto import tqdm
 
 from clha_core.data.tables import labelled_pair
 from clha_core.digest import folder_digest
-from clha_core.evaluation.generation import generate_responses
+from clha_core.evaluation.generation import Generation, generate_responses
+from clha_core.evaluation.generation.served import ServedPolicy
 from clha_core.models.loading import load_policy, load_tokenizer, on_device
 from clha_core.packing.scorer import ResponseScorer
 from clha_core.packing.trees import Tree, pack_trees
@@ -48,6 +49,7 @@ def protocol(params: Params, table: pd.DataFrame, reward_folder: Path) -> dict[s
         "judge_text_format": judge.text_format,
         "judge_max_length": judge.max_length,
         "judge_dtype": judge.dtype,
+        **({} if params.evaluate.generator == "transformers" else {"generator": params.evaluate.generator}),
     }
 
 
@@ -58,10 +60,12 @@ class Evaluator:
         params: all parameters.
         rows: ingested test rows.
         reward_folder: the evaluation reward model.
+        kept: folder in which answers of servers outlive the process.
     """
 
-    def __init__(self, params: Params, rows: list[dict[str, Any]], reward_folder: Path) -> None:
+    def __init__(self, params: Params, rows: list[dict[str, Any]], reward_folder: Path, kept: Path) -> None:
         self.params = params
+        self.kept = kept
         self.rows = rows
         self.rater = evaluation_rater(reward_folder, params.reward_model).load()
         self.columns: dict[str, list[Any]] = {
@@ -74,21 +78,14 @@ class Evaluator:
 
     def add_system(self, name: str, folder: Path) -> None:
         """Let the policy in `folder` answer every prompt, judge the answers, and see which label it finds likelier."""
-        policy, evaluate = self.params.policy, self.params.evaluate
+        policy = self.params.policy
         model = on_device(load_policy(folder, dtype=policy.dtype, trust_remote_code=policy.trust_remote_code)).eval()
         tokenizer = load_tokenizer(folder, trust_remote_code=policy.trust_remote_code)
         prompts = [
             encode_prompt(tokenizer, row["prompt"], policy.prompt_format, policy.max_prompt_length)[0]
             for row in self.rows
         ]
-        answers = generate_responses(
-            model,
-            tokenizer,
-            prompts,
-            max_new_tokens=evaluate.max_new_tokens,
-            batch_size=evaluate.batch_size,
-            description=f"{name}: answer",
-        )
+        answers = self._answers(name, folder, model, tokenizer, prompts)
         finished = [answer.finished for answer in answers]
         self.columns[f"{name}_response"] = [answer.text for answer in answers]
         self.columns[f"{name}_finished"] = finished
@@ -98,6 +95,27 @@ class Evaluator:
     def table(self) -> pd.DataFrame:
         """One row per prompt: `<system>_response`, `_finished`, `_reward`, `_prefers_chosen`, on the sample `_gold`."""
         return pd.DataFrame(self.columns)
+
+    def _answers(
+        self, name: str, folder: Path, model: Any, tokenizer: Any, prompts: list[list[int]]
+    ) -> list[Generation]:
+        evaluate, description = self.params.evaluate, f"{name}: answer"
+        if evaluate.generator == "endpoint":
+            served = ServedPolicy(
+                folder,
+                self.kept,
+                concurrency=evaluate.batch_size,
+                trust_remote_code=self.params.policy.trust_remote_code,
+            )
+            return served.generate(prompts, max_new_tokens=evaluate.max_new_tokens, description=description)
+        return generate_responses(
+            model,
+            tokenizer,
+            prompts,
+            max_new_tokens=evaluate.max_new_tokens,
+            batch_size=evaluate.batch_size,
+            description=description,
+        )
 
     def _judge(self, name: str, responses: list[str], finished: list[bool]) -> None:
         rated = self.rater.rate(

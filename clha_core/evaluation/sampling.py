@@ -1,8 +1,8 @@
 """Sampling in which only a prompt and its seed decide an answer, not what else is in the batch.
 
 transformers draws all rows of a batch from one stream of random numbers, so that a row's tokens depend on how many
-rows there are. Here each prompt has its own numbers in [0, 1), one for each token, and a token is where its number falls
-in the cumulative distribution (inverse transform sampling): one number a token, whatever the vocabulary.
+rows there are. Here each prompt has its own numbers in [0, 1), one for each token, and a token is where its number
+falls in the cumulative distribution (inverse transform sampling): one number a token, whatever the vocabulary.
 """
 
 from collections.abc import Sequence

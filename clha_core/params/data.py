@@ -66,6 +66,10 @@ class PolicyCandidatesParams(Section):
     top_p: float = Field(gt=0, le=1, description="Sample from the likeliest tokens of this total probability; 1: all.")
     max_new_tokens: Count = Field(description="Responses that are not finished by then are dropped.")
     batch_size: Count = Field(description="Responses sampled at once.")
+    generator: Literal["transformers", "endpoint"] = Field(
+        description="What samples: transformers in this process, or servers of the checkpoints (vLLM) that "
+        "GENERATOR_BASE_URL names."
+    )
     seed: Seed
 
 

@@ -13,6 +13,10 @@ class EvaluateParams(Section):
     prompts: Count = Field(description="Test prompts to answer, spread over the subsets.")
     max_new_tokens: Count
     batch_size: Count = Field(description="Prompts answered at once.")
+    generator: Literal["transformers", "endpoint"] = Field(
+        description="What answers: transformers in this process, or servers of the checkpoints (vLLM) that "
+        "GENERATOR_BASE_URL names."
+    )
     bootstrap_samples: int = Field(ge=100, description="Resamples behind each interval.")
     confidence: float = Field(gt=0.5, lt=1.0)
     seed: Seed

@@ -7,6 +7,7 @@ import pandas as pd
 from clha_core import paths
 from clha_core.data.tables import read_rows
 from clha_core.evaluation.evaluate import Evaluator, choose_rows, protocol
+from clha_core.evaluation.generation.served import require_served
 from clha_core.evaluation.report import write_report
 from clha_core.evaluation.summary import JUDGE, RATED_TRAINING_DATA, summarise
 from clha_core.params import Params
@@ -25,10 +26,12 @@ def run(params: Params, root: Path = Path()) -> None:
         root / paths.EVAL_REWARD_MODEL,
         allowed=params.reward_model.allow_same_eval_model,
     )
+    if params.evaluate.generator == "endpoint":
+        require_served([root / folder for folder in SYSTEMS.values()], root / paths.KEPT_ANSWERS)
     connect(root, params.registry.experiment)
     prepare_torch(params, params.evaluate.seed)
     rows = choose_rows(read_rows(root / paths.INGESTED / "test.parquet"), params.evaluate.prompts)
-    evaluator = Evaluator(params, rows, root / paths.EVAL_REWARD_MODEL)
+    evaluator = Evaluator(params, rows, root / paths.EVAL_REWARD_MODEL, root / paths.KEPT_ANSWERS)
     for system, folder in SYSTEMS.items():
         evaluator.add_system(system, root / folder)
     table = evaluator.table()

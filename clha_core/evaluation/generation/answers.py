@@ -47,7 +47,7 @@ def generate_responses(
         raise UserError(
             f"{len(empty)} prompts have no tokens (the first is number {empty[0]}): leave them out of the data."
         )
-    eos_ids = end_token_ids(model, tokenizer)
+    eos_ids = end_token_ids(model.generation_config, tokenizer)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(eos_ids), None)
     if pad_id is None:
         raise UserError(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from clha_core.tokenization import response_frame
 
@@ -55,11 +55,7 @@ class Endings:
 
     def generation(self, generated: Sequence[int], *, finished: bool) -> Generation:
         """The answer that generated tokens are, those of the ending included."""
-        return Generation(self.before_marker(self._decode(generated)).strip(), finished, len(generated))
-
-    def before_marker(self, text: str) -> str:
-        """The text up to the first marker."""
-        return text[: min((at for marker in self.markers if (at := text.find(marker)) >= 0), default=len(text))]
+        return Generation(before_marker(self._decode(generated), self.markers).strip(), finished, len(generated))
 
     def _has_last_character(self, token: int) -> bool:
         text = self._decode([token])
@@ -69,12 +65,17 @@ class Endings:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def before_marker(text: str, markers: Sequence[str]) -> str:
+    """The text up to the first marker."""
+    return text[: min((at for marker in markers if (at := text.find(marker)) >= 0), default=len(text))]
+
+
+def end_token_ids(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every id that ends an answer: chat models list more in their generation config than the tokenizer knows.
 
     What ends a turn of the tokenizer's chat template is what a policy was trained to end in, listed or not.
     """
-    configured = model.generation_config.eos_token_id if model.generation_config else None
+    configured = config.eos_token_id if config else None
     ids = [*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id]
     if tokenizer.chat_template is not None:
         ids.append(response_frame(tokenizer, "chat_template")[1])

@@ -29,7 +29,9 @@ class _Layer(DynamicLayer):
             assert own is not None
             own[rows, :, columns] = new
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         slots = self.slots
         assert self.keys is not None
         assert self.values is not None
@@ -57,7 +59,9 @@ class SlotCache(Cache):
         device: of the model.
     """
 
-    def __init__(self, config: PreTrainedConfig, count: int, longest: int, max_new_tokens: int, device: torch.device) -> None:
+    def __init__(
+        self, config: PreTrainedConfig, count: int, longest: int, max_new_tokens: int, device: torch.device
+    ) -> None:
         super().__init__(layers=[_Layer(self) for _ in DynamicCache(config=config).layers])
         self.count = count
         # An answer under way is at most longest + max_new_tokens long: columns are moved every max_new_tokens at most.

@@ -1,5 +1,7 @@
-"""Many answers by transformers' own `generate`, batch by batch: for models whose layers keep more than keys and values of
-all tokens (a window of them, a recurrent state), of which a slot cannot be given to another prompt."""
+"""Many answers by transformers' own `generate`, batch by batch.
+
+For models whose layers do not keep keys and values of all tokens, but a window of them or a recurrent state: a slot of
+such a state cannot be given to another prompt."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
