@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh ui mlflow lock clean
+.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-generate bench-cross-fitting scoreboard scoreboard-hh ui mlflow lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -47,6 +47,9 @@ bench-rescore: install ## Speed and memory of reward scoring on one core, agains
 
 bench-ingest: install ## Speed and memory of ingest and validate at HH's full size: a few minutes
 	python -m benchmarks.ingest_speed compare
+bench-generate: install ## Speed of answering prompts on one core, against a plain generate in file order: half an hour
+	python -m benchmarks.generation_speed
+
 bench-cross-fitting: install ## What cross-fitting and calibration change on the sample, after make pipeline: ten minutes
 	python -m benchmarks.cross_fitting
 

@@ -1,8 +1,8 @@
 """Ways to answer prompts greedily, each from the same token ids to the same texts.
 
 Random weights never end an answer. So the model here ends one by chance: what its newest token is and where it stands
-decide, in one case of 42, which is the mean length of HH's chosen responses. Such lengths are spread as HH's are: 42 +- 41
-tokens where HH has 42 +- 38, 5 % of them beyond 128 tokens where HH has 4 %. All other tokens are the model's own.
+decide, in one case of 42, which is the mean length of HH's chosen responses. Such lengths are spread as HH's are: 42 +-
+41 tokens where HH has 42 +- 38, 5 % of them beyond 128 tokens where HH has 4 %. All other tokens are the model's own.
 """
 
 import random
@@ -61,10 +61,12 @@ def policy(shape: Shape) -> EndingLlama:
 
 
 def prompts_of_hh(count: int, vocab_size: int) -> list[list[int]]:
-    """Random tokens, as many as prompts of HH have, in no order of length."""
+    """Random tokens. Their lengths are evenly spaced quantiles of those of HH's prompts, in random order."""
     chance = random.Random(0)
     ids = range(EOS_ID + 1, vocab_size)
-    return [chance.choices(ids, k=lengths.prompt) for lengths in chance.sample(read_lengths(2), count)]
+    lengths = sorted(row.prompt for row in read_lengths(2))
+    spaced = [lengths[int((index + 0.5) * len(lengths) / count)] for index in range(count)]
+    return [chance.choices(ids, k=length) for length in chance.sample(spaced, count)]
 
 
 def endings_of(tokenizer: PreTrainedTokenizerFast) -> Endings:
@@ -78,7 +80,7 @@ def _cut(endings: Endings, ids: list[int]) -> Generation:
     return endings.generation(ids[:end], finished=end is not None)
 
 
-def plain(model: EndingLlama, endings: Endings, tokens: int) -> Generator:
+def plain(model: Any, endings: Endings, tokens: int) -> Generator:
     """What is usually written: batches in the order of the file, padded to the left; the text is cut afterwards."""
     config = GenerationConfig(max_new_tokens=tokens, do_sample=False, pad_token_id=PAD_ID, eos_token_id=EOS_ID)
 
@@ -104,7 +106,7 @@ def length_sorted(model: EndingLlama, endings: Endings, tokens: int) -> Generato
     return Generator("length-sorted", answer)
 
 
-def hf_continuous(model: EndingLlama, endings: Endings, tokens: int) -> Generator:
+def hf_continuous(model: Any, endings: Endings, tokens: int) -> Generator:
     """transformers' own continuous batching. Left to itself it takes most of the memory, and minutes to fill it."""
     config = GenerationConfig(max_new_tokens=tokens, do_sample=False, pad_token_id=PAD_ID, eos_token_id=EOS_ID)
 

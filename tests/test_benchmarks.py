@@ -1,6 +1,7 @@
 """The benchmarks: they run, they compare equal computations, and they judge what they measured."""
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 import torch
 import typer
 
-from benchmarks import gpu_train, rescore_speed
+from benchmarks import generation_speed, gpu_train, rescore_speed
 from benchmarks.batches import Draw, Row, draw, in_batches, padding_ratio, tokens
 from benchmarks.contestant import Contestant
+from benchmarks.generators import MAX_NEW_TOKENS, generators, prompts_of_hh
 from benchmarks.hh_lengths import MAX_LENGTH, MAX_PROMPT_LENGTH, measure_lengths, read_lengths
 from benchmarks.measure import cpu_peak, difference
 from benchmarks.models import TINY_SHAPE, body_parameters, build, embedding_parameters
@@ -21,6 +23,7 @@ from benchmarks.peers_trl import chunked, cpo_features, cpo_trainer
 from benchmarks.reference_loop import collate, reference
 from benchmarks.results import GOALS, Cell, Results, Step, load, verdicts
 from benchmarks.scorers import Scorer, scorers, texts_of
+from clha_core.evaluation.generation import Generation
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -210,3 +213,26 @@ def test_a_scorer_with_other_scores_is_found_out() -> None:
     wrong = Scorer("wrong", lambda rows: [score + 1e-4 for score in competing[0].score(rows)])
     with pytest.raises(RuntimeError, match=r"scores differ from the pipeline's: \{'wrong'"):
         rescore_speed.agreement([*competing, wrong], texts)
+
+
+def test_generation_is_compared_at_equal_answers_and_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generation_speed.main(quick=True, markdown_file=tmp_path / "out.md")
+    assert "measuring tiny" in capsys.readouterr().out
+    tables = (tmp_path / "out.md").read_text(encoding="utf-8")
+    assert tables.count("**") == 8
+    assert tables.count("| met |") + tables.count("| missed |") == 1
+
+
+def test_a_generator_with_other_answers_is_found_out() -> None:
+    right = [Generation("t5 t6", True, 3)]
+    assert generation_speed.same_answers({"plain generate": right, "ours": right}) == right
+    with pytest.raises(RuntimeError, match=r"ours gives other answers than plain generate to 1 prompts: \[0\]"):
+        generation_speed.same_answers({"plain generate": right, "ours": [Generation("t5", True, 3)]})
+
+
+def test_answers_of_the_benchmarks_model_are_about_as_long_as_those_of_hh() -> None:
+    (answer,) = [one for one in generators(TINY_SHAPE, MAX_NEW_TOKENS) if one.name == "ours"]
+    found = [one.tokens for one in answer.answer(prompts_of_hh(112, TINY_SHAPE.vocab_size))]
+    real = [min(lengths.responses[0], MAX_NEW_TOKENS) for lengths in read_lengths(2)]
+    assert statistics.mean(found) == pytest.approx(statistics.mean(real), rel=0.25)
+    assert statistics.pstdev(found) == pytest.approx(statistics.pstdev(real), rel=0.25)

@@ -7,6 +7,7 @@ falls in the cumulative distribution (inverse transform sampling): one number a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,8 +50,8 @@ class Sampler:
         Returns:
             [rows].
         """
-        ignored = torch.empty(len(scores), 0, dtype=torch.long, device=scores.device)  # tokens so far
-        scores = self._warpers(ignored, scores)
+        tokens_so_far: Any = torch.empty(len(scores), 0, dtype=torch.long)  # of no interest to these warpers
+        scores = self._warpers(tokens_so_far, scores)
         # In double precision: the small probabilities of a large vocabulary are lost in a sum of floats.
         cumulative = scores.double().softmax(dim=-1).cumsum(dim=-1)
         numbers = torch.stack([self._numbers_of(prompt)[token] for prompt, token in places])

@@ -62,7 +62,7 @@ def generate_responses(
     model.eval()
     try:
         with tqdm(total=len(prompt_ids), desc=description, unit="prompt", disable=description is None) as progress:
-            for index, answers[index] in answer(
+            for index, generation in answer(
                 model,
                 endings,
                 prompt_ids,
@@ -71,6 +71,7 @@ def generate_responses(
                 sampler=sampler,
                 pad_token_id=pad_id,
             ):
+                answers[index] = generation
                 progress.update()
     finally:
         model.train(was_training)

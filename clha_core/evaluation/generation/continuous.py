@@ -1,7 +1,7 @@
 """Many answers at once, each slot of the batch given to the next prompt as soon as its answer is whole.
 
-transformers has such a loop, `generate_batch`, but it ends answers at end-of-sequence tokens alone, not at a text such as
-a role marker, and draws the samples of all prompts from one stream of random numbers.
+transformers has such a loop, `generate_batch`, but it ends answers at end-of-sequence tokens alone, not at a text such
+as a role marker, and draws the samples of all prompts from one stream of random numbers.
 """
 
 import inspect

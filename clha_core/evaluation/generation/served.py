@@ -125,6 +125,6 @@ def _command(folder: Path) -> str:
 def _generation_config(folder: Path) -> GenerationConfig | None:
     source = follow_pointer(folder)
     try:
-        return GenerationConfig.from_pretrained(source.name, revision=source.revision)
+        return GenerationConfig.from_pretrained(source.name, revision=source.revision or "main")
     except OSError:  # it has none
         return None

@@ -1,5 +1,7 @@
 """Keys and values of answers that are under way, from which finished answers go and to which new ones come."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedConfig
@@ -25,20 +27,22 @@ class _Layer(DynamicLayer):
             self.is_initialized = True
         rows = slice(slots.rows, slots.rows + len(keys))
         columns = slice(slots.end - keys.shape[2], slots.end)
-        for own, new in ((self.keys, keys), (self.values, values)):
-            assert own is not None
+        for own, new in zip(self.stored(), (keys, values), strict=True):
             own[rows, :, columns] = new
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        slots = self.slots
+    def stored(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of all slots."""
         assert self.keys is not None
         assert self.values is not None
-        self.keys[: slots.rows, :, slots.end] = key_states[:, :, 0]
-        self.values[: slots.rows, :, slots.end] = value_states[:, :, 0]
+        return self.keys, self.values
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        slots = self.slots
+        keys, values = self.stored()
+        keys[: slots.rows, :, slots.end] = key_states[:, :, 0]
+        values[: slots.rows, :, slots.end] = value_states[:, :, 0]
         columns = slice(slots.start, slots.end + 1)
-        return self.keys[: slots.rows, :, columns], self.values[: slots.rows, :, columns]
+        return keys[: slots.rows, :, columns], values[: slots.rows, :, columns]
 
     def get_seq_length(self) -> int:
         return self.slots.end - self.slots.start
@@ -62,7 +66,8 @@ class SlotCache(Cache):
     def __init__(
         self, config: PreTrainedConfig, count: int, longest: int, max_new_tokens: int, device: torch.device
     ) -> None:
-        super().__init__(layers=[_Layer(self) for _ in DynamicCache(config=config).layers])
+        self._layers = [_Layer(self) for _ in DynamicCache(config=config).layers]
+        super().__init__(layers=[*self._layers])
         self.count = count
         # An answer under way is at most longest + max_new_tokens long: columns are moved every max_new_tokens at most.
         self.columns = longest + 2 * max_new_tokens
@@ -72,8 +77,10 @@ class SlotCache(Cache):
 
     def admit(self, prefilled: DynamicCache, attention_mask: Tensor) -> None:
         """Put prefilled rows into the next slots; `attention_mask` [rows, tokens] is that of their prompts."""
-        for own, new in zip(self.layers, prefilled.layers, strict=True):
-            assert isinstance(own, _Layer)
+        for own, new in zip(self._layers, prefilled.layers, strict=True):
+            assert isinstance(new, DynamicLayer)
+            assert new.keys is not None
+            assert new.values is not None
             own.admit(new.keys, new.values)
         added, tokens = attention_mask.shape
         rows = slice(self.rows, self.rows + added)
@@ -111,8 +118,7 @@ class SlotCache(Cache):
 
     def _buffers(self) -> list[Tensor]:
         """Each with slots first and columns last but one."""
-        stored = [part for layer in self.layers for part in (layer.keys, layer.values)]
-        return [*stored, self.mask[..., None]]
+        return [*(part for layer in self._layers for part in layer.stored()), self.mask[..., None]]
 
 
 def has_slots(config: PreTrainedConfig) -> bool:
