@@ -47,6 +47,7 @@ bench-rescore: install ## Speed and memory of reward scoring on one core, agains
 
 bench-ingest: install ## Speed and memory of ingest and validate at HH's full size: a few minutes
 	python -m benchmarks.ingest_speed compare
+
 bench-generate: install ## Speed of answering prompts on one core, against a plain generate in file order: half an hour
 	python -m benchmarks.generation_speed
 

@@ -4,7 +4,7 @@ The server is asked for a checkpoint by a name that has the checkpoint's sha256 
 started with older weights nor a reply of theirs on disk is taken for this policy.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from transformers import GenerationConfig
@@ -32,13 +32,9 @@ def require_served(folders: Iterable[Path], kept: Path) -> None:
     Raises:
         UserError: the environment names no server, one does not answer, or models are missing; says how to serve them.
     """
-    missing = [folder for folder in folders if _endpoint(folder, kept, 1) is None]
+    missing = {folder: name for folder in folders if _endpoint(name := served_name(folder), kept, 1) is None}
     if missing:
-        commands = "\n".join(f"  {_command(folder)}" for folder in missing)
-        raise UserError(
-            f"no server of {ENVIRONMENT}_BASE_URL holds these weights: start, where vLLM is installed,\n{commands}\n"
-            f"and list the servers' addresses (up to /v1) in {ENVIRONMENT}_BASE_URL, separated by spaces."
-        )
+        raise _not_served(missing)
 
 
 class ServedPolicy:
@@ -55,11 +51,11 @@ class ServedPolicy:
     """
 
     def __init__(self, folder: Path, kept: Path, *, concurrency: int, trust_remote_code: bool) -> None:
-        require_served([folder], kept)
-        endpoint = _endpoint(folder, kept, concurrency)
-        assert endpoint is not None
-        self.endpoint = endpoint
         self.name = served_name(folder)
+        endpoint = _endpoint(self.name, kept, concurrency)
+        if endpoint is None:
+            raise _not_served({folder: self.name})
+        self.endpoint = endpoint
         tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
         self.end_ids = end_token_ids(_generation_config(folder), tokenizer)
 
@@ -111,15 +107,24 @@ def _generation(answer: Answer) -> Generation:
     return Generation(text.strip(), finished, answer.completion_tokens)
 
 
-def _endpoint(folder: Path, kept: Path, concurrency: int) -> Endpoint | None:
-    return Endpoint.serving(served_name(folder), kept / REPLIES, ENVIRONMENT, concurrency=concurrency, timeout=TIMEOUT)
+def _endpoint(name: str, kept: Path, concurrency: int) -> Endpoint | None:
+    return Endpoint.serving(name, kept / REPLIES, ENVIRONMENT, concurrency=concurrency, timeout=TIMEOUT)
 
 
-def _command(folder: Path) -> str:
+def _not_served(missing: Mapping[Path, str]) -> UserError:
+    """By folder, the names that no server has."""
+    commands = "\n".join(f"  {_command(folder, name)}" for folder, name in missing.items())
+    return UserError(
+        f"no server of {ENVIRONMENT}_BASE_URL holds these weights: start, where vLLM is installed,\n{commands}\n"
+        f"and list the servers' addresses (up to /v1) in {ENVIRONMENT}_BASE_URL, separated by spaces."
+    )
+
+
+def _command(folder: Path, name: str) -> str:
     source = follow_pointer(folder)
     revision = f" --revision {source.revision}" if source.revision else ""
     # Without the last option vLLM takes what it is not told from the checkpoint: a repetition penalty, say.
-    return f"vllm serve {source.name}{revision} --served-model-name {served_name(folder)} --generation-config vllm"
+    return f"vllm serve {source.name}{revision} --served-model-name {name} --generation-config vllm"
 
 
 def _generation_config(folder: Path) -> GenerationConfig | None:
