@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh ui mlflow lock clean
+.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh ui mlflow secrets lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -61,6 +61,9 @@ ui: install ## Prefect and MLflow on 127.0.0.1, with the flows to start from the
 
 mlflow: install ## MLflow alone, on 127.0.0.1, over the local database
 	mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db --default-artifact-root ./mlartifacts
+
+secrets: ## Write .env, the passwords of docker-compose.yml (docs/deployment.md)
+	@python3 deploy/write_env.py
 
 lock: ## Write requirements.lock anew: the newest versions that pyproject.toml allows
 	rm -rf .clha/lock && $(PYTHON) -m venv .clha/lock

@@ -164,7 +164,7 @@ def run(host: str, port: int, mlflow_port: int, console: Console) -> None:
             started = [(service, launch(service, environment, stack)) for service in services]
             for service, process in started:
                 wait_until_healthy(service, process)
-            remove_telemetry_key(UI_FILES)
+            remove_telemetry_key(UI_FILES / "v2")  # the server has filled it
             started.append((flows, launch(flows, environment, stack)))
             wait_until_healthy(*started[-1])
         console.print(f"Start runs:        {environment['PREFECT_UI_URL']}/deployments", highlight=False)

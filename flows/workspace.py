@@ -22,6 +22,7 @@ from clha_core.params.rewrite import rewrite_params
 WORKSPACES = paths.SCRATCH / "workspaces"
 # Their changes make no difference to a flow run: parameters come from the form, and DVC's cache knows what ran.
 NOT_COMMITTED_BY_HAND = {"params.yaml", "dvc.lock"}
+AUTO_PUSH = "DVC_EXP_AUTO_PUSH"  # DVC's own switch; `dvc exp save` leaves it to `dvc exp run`
 MADE_BY_STAGES = {paths.BASE_MODEL, paths.SFT_MODEL}  # and so in the workspace too
 
 
@@ -118,9 +119,13 @@ class Workspace:
     def save_experiment(self) -> None:
         """Keep parameters, dvc.lock and metrics as a DVC experiment of the user's checkout.
 
+        With DVC_EXP_AUTO_PUSH=true, the outputs are in the DVC remote before the experiment says that they exist.
+
         Raises:
             UserError: DVC or git refused.
         """
+        if os.environ.get(AUTO_PUSH, "").lower() in ("1", "true"):
+            _dvc(self.root, "push", "--quiet")
         baseline = _run(["git", "rev-parse", "HEAD"], self.root).strip()
         _dvc(self.root, "exp", "save", "--quiet", "--force", "--name", self.name)
         reference = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{self.name}"  # as DVC names it
