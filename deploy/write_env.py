@@ -1,4 +1,4 @@
-"""`make secrets`: writes .env, the secrets of docker-compose.yml. Needs Python alone, so that it runs before anything else."""
+"""`make secrets`: writes .env, the secrets of docker-compose.yml. Needs Python alone: it runs before all else."""
 
 import os
 import secrets
