@@ -139,6 +139,11 @@ class Stack:
         own = {name: self.here(service, value) for name, value in self.services[service].get("environment", {}).items()}
         return {"PATH": path, "HOME": str(home), "OMP_NUM_THREADS": "1", **image_environment(), **own}
 
+    def folder(self, service: str) -> str:
+        """Where the service's command starts."""
+        inside = self.services[service].get("working_dir")
+        return self.here(service, inside) if inside else str(self.scratch)
+
     def command(self, service: str) -> list[str]:
         entry, command = self.services[service].get("entrypoint", []), self.services[service]["command"]
         if "seaweedfs" in self.services[service]["image"] and not entry:
@@ -147,9 +152,13 @@ class Stack:
 
     def run(self, service: str, command: list[str]) -> subprocess.CompletedProcess[str]:
         """A command in the service's environment, to its end."""
-        folder = self.here(service, self.services[service].get("working_dir", str(self.scratch)))
         return subprocess.run(
-            command, cwd=folder, env=self.environment(service), capture_output=True, text=True, check=False
+            command,
+            cwd=self.folder(service),
+            env=self.environment(service),
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def is_healthy(self, service: str) -> bool:
@@ -169,10 +178,14 @@ class Stack:
             environment["PGDATA"] = self.places(service)["/var/lib/postgresql/data"]
             command = [*self.as_postgres(), *command]
             self.create_databases(environment)
-        folder = self.here(service, self.services[service].get("working_dir", str(self.scratch)))
         stream = stack.enter_context(self.log(service).open("wb"))
         process = subprocess.Popen(
-            guarded(command), cwd=folder, env=environment, stdout=stream, stderr=stream, start_new_session=True
+            guarded(command),
+            cwd=self.folder(service),
+            env=environment,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
         )
         stack.callback(stop, process)
         deadline = time.monotonic() + START_SECONDS
