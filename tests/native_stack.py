@@ -88,6 +88,7 @@ class Stack:
     scratch: Path
     programs: Path = field(default_factory=postgres_programs)
     ports: dict[int, int] = field(default_factory=free_ports)
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.secrets = {name: value or "" for name, value in dotenv_values(self.project / ".env").items()}
@@ -167,13 +168,10 @@ class Stack:
         return self.run(service, check).returncode == 0
 
     def start(self, service: str, stack: ExitStack) -> None:
-        """Start a service once those that it depends on are ready, and wait until it is."""
+        """Start a service once those that it depends on are ready; one that has no health check runs to its end."""
+        for needed in self.services[service].get("depends_on", {}):
+            self.wait_until_healthy(needed)
         environment, command = self.environment(service), self.command(service)
-        if "healthcheck" not in self.services[service]:
-            ended = self.run(service, command)
-            self.log(service).write_text(ended.stdout + ended.stderr, encoding="utf-8")
-            assert ended.returncode == 0, self.log(service).read_text(encoding="utf-8")
-            return
         if service == "postgres":
             environment["PGDATA"] = self.places(service)["/var/lib/postgresql/data"]
             command = [*self.as_postgres(), *command]
@@ -188,11 +186,18 @@ class Stack:
             start_new_session=True,
         )
         stack.callback(stop, process)
+        self.running[service] = process
+        if "healthcheck" not in self.services[service]:
+            assert process.wait(START_SECONDS) == 0, self.log(service).read_text(encoding="utf-8")
+
+    def wait_until_healthy(self, service: str) -> None:
+        """Wait for the service's own health check; the test fails with its log if it ends, or takes long."""
         deadline = time.monotonic() + START_SECONDS
-        while not self.is_healthy(service):
-            assert process.poll() is None, f"{service} ended:\n{self.log(service).read_text()[-4000:]}"
-            assert time.monotonic() < deadline, f"{service} is not healthy:\n{self.log(service).read_text()[-4000:]}"
-            time.sleep(0.3)
+        while "healthcheck" in self.services[service] and not self.is_healthy(service):
+            log = self.log(service).read_text(encoding="utf-8", errors="replace")[-4000:]
+            assert self.running[service].poll() is None, f"{service} has ended:\n{log}"
+            assert time.monotonic() < deadline, f"{service} is not healthy:\n{log}"
+            time.sleep(0.5)
 
     @staticmethod
     def as_postgres() -> list[str]:
@@ -238,4 +243,6 @@ def native_stack(project: Path) -> Iterator[Stack]:
         stack = Stack(project, Path(scratch))
         for service in stack.order():
             stack.start(service, running)
+        for service in stack.services:
+            stack.wait_until_healthy(service)
         yield stack
