@@ -101,6 +101,7 @@ class Stack:
             text = re.sub(rf"\b{inside}\b", str(outside), text)
         self.file = compose(text, self.secrets)
         self.services: dict[str, Any] = self.file["services"]
+        self.places = {service: self.mount(service) for service in self.services}
 
     def url(self, port: int) -> str:
         return f"http://127.0.0.1:{self.ports[port]}"
@@ -108,7 +109,7 @@ class Stack:
     def log(self, service: str) -> Path:
         return self.scratch / f"{service}.log"
 
-    def places(self, service: str) -> dict[str, str]:
+    def mount(self, service: str) -> dict[str, str]:
         """Path in the container to path here, for all that is mounted; configs are written."""
         found = {}
         for volume in self.services[service].get("volumes", []):
@@ -128,7 +129,7 @@ class Stack:
 
     def here(self, service: str, text: str) -> str:
         """`text` with the container's paths replaced."""
-        places = self.places(service)
+        places = self.places[service]
         paths = "|".join(re.escape(path) for path in sorted(places, key=len, reverse=True))
         return re.sub(rf"(?<![\w/.])({paths})(?=/|$)", lambda found: places[found[0]], text) if places else text
 
@@ -173,7 +174,7 @@ class Stack:
             self.wait_until_healthy(needed)
         environment, command = self.environment(service), self.command(service)
         if service == "postgres":
-            environment["PGDATA"] = self.places(service)["/var/lib/postgresql/data"]
+            environment["PGDATA"] = self.places[service]["/var/lib/postgresql/data"]
             command = [*self.as_postgres(), *command]
             self.create_databases(environment)
         stream = stack.enter_context(self.log(service).open("wb"))
@@ -206,7 +207,7 @@ class Stack:
 
     def create_databases(self, environment: dict[str, str]) -> None:
         """What the entry point of PostgreSQL's image does with a new volume: initdb, then the mounted scripts."""
-        data, scripts = environment["PGDATA"], self.places("postgres")["/docker-entrypoint-initdb.d"]
+        data, scripts = environment["PGDATA"], self.places["postgres"]["/docker-entrypoint-initdb.d"]
         if os.getuid() == 0:
             shutil.chown(data, "postgres")
         password = self.scratch / "superuser"
