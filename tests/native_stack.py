@@ -27,7 +27,7 @@ from flows.guard import guarded, stop
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPOSE = "docker-compose.yml"
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 PORTS = (5432, 8333, 9333, 9340, 8888, 4200, 5000, 8080)
 GRPC = 10000  # SeaweedFS takes this much more than each of its ports, too
 

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -64,8 +65,7 @@ def sql(stack: Stack, query: str, database: str, role: str) -> list[tuple[Any, .
     """Rows of a query, as the server's own role sees them."""
     password = stack.secrets[f"{role.upper()}_DB_PASSWORD"]
     where = {"host": "127.0.0.1", "port": stack.ports[5432], "dbname": database, "user": role, "password": password}
-    connection = psycopg2.connect(**where)
-    with connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(**where)) as connection, connection.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchall()
 
