@@ -65,6 +65,21 @@ def test_the_users_dvc_lists_the_experiment_of_a_run(toy: Path, make_params: Cal
     assert (toy / "doubled.txt").read_text(encoding="utf-8") == "8.0"
 
 
+@pytest.mark.parametrize(("switch", "is_pushed"), [("true", True), ("", False)])
+def test_outputs_go_to_the_dvc_remote_where_the_environment_says_so(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str, is_pushed: bool
+) -> None:
+    monkeypatch.setenv("DVC_EXP_AUTO_PUSH", switch)
+    run(toy, sys.executable, "-m", "dvc", "remote", "add", "--default", "store", str(tmp_path / "remote"))
+    commit(toy)
+    workspace = workspace_of(toy, "run", "1")
+    workspace.create()
+    stages_to_make(workspace)
+    workspace.save_experiment()
+    pushed = [file.read_text(encoding="utf-8") for file in (tmp_path / "remote").rglob("*") if file.is_file()]
+    assert pushed == (["6.0"] if is_pushed else [])
+
+
 def test_runs_that_end_at_once_are_all_kept(toy: Path, make_params: Callable[..., Params]) -> None:
     """Nothing of theirs is shared: besides its experiment, no run writes a reference of the user's checkout."""
 
