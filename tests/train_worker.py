@@ -7,15 +7,38 @@ from typing import Any
 
 import tiny
 import torch
+import yaml
 from datasets import Dataset
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from clha_core import CLHAConfig, CLHATrainer
+from clha_core.params import LoraParams
+from clha_core.params.file import parse_params
+from clha_core.training.adapters import lora_config, save_adapted
 from clha_core.training.align import last_checkpoint
 
+PARAMS = Path(__file__).parents[1] / "params.yaml"
 
-def train(out: str, rows: int, model: str | None = None, **settings: Any) -> None:
-    """Train a tiny model, or the one in a folder, on random rows, from the last checkpoint if there is one."""
+
+class StopAfter(TrainerCallback):
+    """Ends a training as a crash would, with the checkpoints so far."""
+
+    def __init__(self, steps: int | None) -> None:
+        self.steps = steps
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.steps:
+            raise KeyboardInterrupt
+
+
+def train(
+    out: str, rows: int, model: str | None = None, rank: int = 0, stop_after: int | None = None, **settings: Any
+) -> None:
+    """Train a tiny model, or the one in a folder, on random rows, from the last checkpoint if there is one.
+
+    Args:
+        rank: of an adapter to train instead of the weights; 0 for none.
+    """
     data = tiny.random_rows(rows, n=3, seed=5)
     data[2] = tiny.random_rows(1, n=2, seed=6)[0]  # a ragged row
     folder = Path(out)
@@ -32,18 +55,32 @@ def train(out: str, rows: int, model: str | None = None, **settings: Any) -> Non
     set_seed(1)
     tokenizer = tiny.tokenizer()
     dataset = Dataset.from_list(data)
+    adapter = LoraParams(rank=rank, alpha=2 * rank, dropout=0.0, targets="all-linear") if rank else None
     trainer = CLHATrainer(
-        model or tiny.llama(tokenizer), args, dataset, dataset.select(range(6)), processing_class=tokenizer
+        model or tiny.llama(tokenizer),
+        args,
+        dataset,
+        dataset.select(range(6)),
+        processing_class=tokenizer,
+        callbacks=[StopAfter(stop_after)],
+        peft_config=lora_config(adapter) if adapter else None,
     )
     checkpoint = last_checkpoint(folder / "run")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt:
+        return
     own = sum(
         (parameter.to_local() if hasattr(parameter, "to_local") else parameter).numel()
         for parameter in trainer.model.parameters()
     )
     folder.mkdir(exist_ok=True)
     (folder / f"parameters-{args.process_index}").write_text(str(own))
-    trainer.save_model(str(folder / "model"))
+    if adapter:
+        policy = parse_params(yaml.safe_load(PARAMS.read_text()), PARAMS.name).policy
+        save_adapted(trainer, Path(str(model)), policy, folder / "model")
+    else:
+        trainer.save_model(str(folder / "model"))
     if trainer.is_world_process_zero():
         (folder / "log.json").write_text(json.dumps(trainer.state.log_history))
 

@@ -16,12 +16,15 @@ import torch.distributed.checkpoint as dcp
 from accelerate.utils import parse_flag_from_env, patch_environment
 from torch import nn
 from torch.distributed.checkpoint._consolidate_hf_safetensors import consolidate_safetensors_files
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 from transformers.distributed import DistributedConfig
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+# Weights in one file of parts: a process copies its share of them to write it.
+FILE_BYTES = 32 * 2**20
 
 
 def sharding_wanted() -> bool:
@@ -66,7 +69,13 @@ def let_go(model: nn.Module) -> None:
 
 def save_parts(model: PreTrainedModel, folder: Path) -> None:
     """Every process writes its part to `folder`; all have to call this."""
-    model.save_pretrained(folder, distributed_checkpoint=True)
+    state = get_model_state_dict(model)
+    files, size = {}, 0
+    for name, weight in state.items():
+        size += weight.nbytes
+        files[name] = 1 + size // FILE_BYTES
+    # Not save_pretrained's distributed checkpoint: that copies all of a process' part, twice, before it writes.
+    dcp.save(state, storage_writer=HuggingFaceStorageWriter(str(folder), files, save_distributed=True))
 
 
 def load_parts(model: nn.Module, folder: Path) -> None:
@@ -86,9 +95,11 @@ def save_sharded(model: PreTrainedModel, out: Path) -> None:
     if dist.get_rank() == 0:
         tied = model.all_tied_weights_keys.keys()
         one_file = {name: 1 for name in model.state_dict() if name not in tied}
-        consolidate_safetensors_files(str(parts), str(parts), one_file)
-        (parts / "model-00001-of-00001.safetensors").rename(out / SAFE_WEIGHTS_NAME)
-        for file in parts.glob("*config.json"):
-            file.rename(out / file.name)
+        consolidate_safetensors_files(str(parts), str(out), one_file)
+        (out / "model-00001-of-00001.safetensors").rename(out / SAFE_WEIGHTS_NAME)
+        (out / SAFE_WEIGHTS_INDEX_NAME).unlink()
         shutil.rmtree(parts)
+        model.config.save_pretrained(out)
+        if model.can_generate():
+            model.generation_config.save_pretrained(out)
     dist.barrier()

@@ -1,0 +1,58 @@
+"""One process of a training that a test starts: `memory_worker.py OUT MODEL...`. Writes how much memory the last took."""
+
+import json
+import resource
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tiny
+import torch
+from datasets import Dataset
+
+from clha_core import CLHAConfig, CLHATrainer
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory, those of files that it has mapped included."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@contextmanager
+def peak(into: dict[str, int], name: str) -> Iterator[None]:
+    """Record the most memory that the block takes beyond what there was before it, looked at every millisecond."""
+    before = most = resident()
+    done = threading.Event()
+
+    def look() -> None:
+        nonlocal most
+        while not done.wait(0.001):
+            most = max(most, resident())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    yield
+    done.set()
+    watcher.join()
+    into[name] = most - before
+
+
+def main() -> None:
+    """Read a model, score the reference of DPO with it, and write it; smaller ones before, for what libraries take."""
+    out, *models = sys.argv[1:]
+    torch.set_num_threads(1)
+    rows = Dataset.from_list(tiny.random_rows(4))
+    found: dict[str, int] = {}
+    for model in models:
+        args = CLHAConfig(output_dir=f"{out}/run", method="dpo", use_cpu=True, disable_tqdm=True, rows_per_step=2)
+        with peak(found, "reading"):
+            trainer = CLHATrainer(model, args, rows, processing_class=tiny.tokenizer())
+        with peak(found, "writing"):
+            trainer.save_model(f"{out}/model")
+    Path(out, f"peaks-{args.process_index}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
