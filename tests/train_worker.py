@@ -1,4 +1,4 @@
-"""One process of trainings that a test starts: `train_worker.py JSON`, a list of them. Each writes losses and weights."""
+"""One process of trainings that a test starts: `train_worker.py JSON`, a list of them. Each writes what it ends in."""
 
 import json
 import sys

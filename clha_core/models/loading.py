@@ -104,9 +104,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     return tokenizer
 
 
-def load_policy(
-    folder: Path, *, dtype: str, trust_remote_code: bool = False, **options: Any
-) -> PreTrainedModel:
+def load_policy(folder: Path, *, dtype: str, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
     """A causal language model in `dtype`; on the CPU, unless further options of `from_pretrained` say otherwise."""
     return _load(AutoModelForCausalLM, folder, dtype=dtype, trust_remote_code=trust_remote_code, **options)
 
