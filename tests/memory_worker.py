@@ -1,7 +1,13 @@
+<<<<<<< HEAD
 """One process of a training that a test starts: `memory_worker.py OUT MODEL...`. Writes how much memory the last took."""
 
 import json
 import resource
+=======
+"""One process of a training that a test starts: `memory_worker.py OUT MODEL...`. Writes what memory the last took."""
+
+import json
+>>>>>>> fsdp
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,6 +16,7 @@ from pathlib import Path
 
 import tiny
 import torch
+<<<<<<< HEAD
 from datasets import Dataset
 
 from clha_core import CLHAConfig, CLHATrainer
@@ -18,6 +25,22 @@ from clha_core import CLHAConfig, CLHATrainer
 def resident() -> int:
     """Bytes of this process that are in memory, those of files that it has mapped included."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+=======
+import yaml
+from datasets import Dataset
+
+from clha_core import CLHAConfig, CLHATrainer
+from clha_core.models.loading import load_trained
+from clha_core.params.file import parse_params
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+def resident() -> int:
+    """Bytes in memory that are this process' own: not those of mapped files, whose pages the system may drop."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+>>>>>>> fsdp
 
 
 @contextmanager
@@ -44,11 +67,20 @@ def main() -> None:
     out, *models = sys.argv[1:]
     torch.set_num_threads(1)
     rows = Dataset.from_list(tiny.random_rows(4))
+<<<<<<< HEAD
+=======
+    params = parse_params(yaml.safe_load(PARAMS.read_text()), PARAMS.name).policy
+>>>>>>> fsdp
     found: dict[str, int] = {}
     for model in models:
         args = CLHAConfig(output_dir=f"{out}/run", method="dpo", use_cpu=True, disable_tqdm=True, rows_per_step=2)
         with peak(found, "reading"):
+<<<<<<< HEAD
             trainer = CLHATrainer(model, args, rows, processing_class=tiny.tokenizer())
+=======
+            policy = load_trained(Path(model), params, args.mixed_precision)
+            trainer = CLHATrainer(policy, args, rows, processing_class=tiny.tokenizer())
+>>>>>>> fsdp
         with peak(found, "writing"):
             trainer.save_model(f"{out}/model")
     Path(out, f"peaks-{args.process_index}.json").write_text(json.dumps(found))
