@@ -16,6 +16,7 @@ from clha_core.commands.assess import app as assess
 from clha_core.commands.judge import judge
 from clha_core.commands.registry import compare, registry
 from clha_core.errors import UserError
+from clha_core.explain import sentence_for
 from clha_core.params import load_params
 
 app = typer.Typer(
@@ -35,6 +36,8 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it, deterministic algorithms are not so on CUDA
 }
+
+PR_SET_PDEATHSIG = 1
 
 STAGES = {
     "ingest": "Split preference data into turns, and into train, validation and test.",
@@ -99,13 +102,25 @@ app.add_typer(assess)
 
 
 def main() -> None:
-    """Run the command line; a UserError is a sentence and exit status 1, not a traceback."""
+    """Run the command line; a UserError, a full disk or a server that is down is a sentence and exit status 1."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     # A stage that is cancelled ends as one that fails: its MLflow run is closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if "DVC_STAGE" in os.environ and sys.platform == "linux":
+        _end_with_parent()
     try:
         app()
-    except UserError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    except Exception as error:
+        sentence = str(error) if isinstance(error, UserError) else sentence_for(error)
+        if sentence is None:
+            raise
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """DVC that is killed leaves its stage running: the next `dvc repro` would write the same files beside it."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -142,7 +142,7 @@ def _agreements(
         "gold": {item.item: sign(item.gold_difference) for item in judged if item.gold_difference is not None},
     }
     if verdicts is not None:
-        outcomes = _verdicts(verdicts, key)
+        outcomes = read_verdicts(verdicts, key)
         others["judge"] = {item.item: outcomes[item.pair] for item in judged if item.pair in outcomes}
         if not others["judge"]:
             raise UserError(f"{verdicts} has no verdict on any answer of this export: judge the same generations.")
@@ -153,11 +153,19 @@ def _agreements(
     }
 
 
-def _verdicts(path: Path, key: Key) -> dict[str, int]:
-    """Outcomes from the table of `clha judge`, by digest of the texts; pairs without a verdict are left out."""
+def read_verdicts(path: Path, key: Key) -> dict[str, int]:
+    """Outcomes from the table of `clha judge`, by digest of the texts; pairs without a verdict are left out.
+
+    Raises:
+        UserError: no such file, not such a table, or one about other systems.
+    """
     if not path.exists():
         raise UserError(f"{path} is not here: give --verdicts the table that `clha judge` wrote.")
-    table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path, columns=["pair", "outcome", "system", "against"])
+        table["outcome"] = table["outcome"].astype("Int8")
+    except (OSError, ValueError, TypeError, LookupError) as error:  # pyarrow's own errors are of these
+        raise UserError(f"{path} is not a table of verdicts ({error}): run `clha judge` again.") from None
     if {*table["system"], *table["against"]} != {key.system, key.against}:
         raise UserError(f"{path} does not compare {key.system} with {key.against}.")
     turned = -1 if table["system"].iloc[0] == key.against else 1

@@ -103,7 +103,7 @@ def _read(file: Path, width: int) -> Iterator[Vote]:
             return
         content = json.loads(text)
         yield from _label_studio(content) if isinstance(content, list) else _page(content)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError, csv.Error) as error:
         raise UserError(
             f"{file} is not a file of votes ({type(error).__name__}: {error}): expected what the page "
             "saves, the filled-in CSV, or Label Studio's JSON export."

@@ -16,6 +16,11 @@ from clha_core.params.section import Section
 from clha_core.params.training import SFTParams, TrainParams
 
 
+# What a reader of YAML raises beside its own errors: bytes that are no text, dates and numbers that there are not
+# (2026-13-45), nesting without an end.
+NOT_YAML = (UnicodeDecodeError, ValueError, OverflowError, RecursionError)
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -66,6 +71,6 @@ def load_params(path: Path = paths.PARAMS) -> Params:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is not here: run the command from the project's root.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (*NOT_YAML, yaml.YAMLError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
     return parse_params(values, str(path))

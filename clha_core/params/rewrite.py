@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from clha_core.errors import UserError
 from clha_core.params import parse_params
+from clha_core.params.file import NOT_YAML
 
 
 def rewrite_params(path: Path, values: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def rewrite_params(path: Path, values: Mapping[str, Any], origin: str) -> dict[s
         The keys whose values changed.
 
     Raises:
-        UserError: the file has no such key, or would not be valid; it is left as it was.
+        UserError: the file is not YAML, has no such key, or would not be valid; it is left as it was.
     """
     round_trip = YAML()
     round_trip.preserve_quotes = True
@@ -29,14 +31,17 @@ def rewrite_params(path: Path, values: Mapping[str, Any], origin: str) -> dict[s
     round_trip.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    document = round_trip.load(path.read_text(encoding="utf-8"))
+    try:
+        document = round_trip.load(path.read_text(encoding="utf-8"))
+    except (*NOT_YAML, YAMLError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
     changed = {}
     for dotted, value in values.items():
         *sections, key = dotted.split(".")
         section = document
         for part in sections:
-            section = section.get(part, {})
-        if key not in section:
+            section = section.get(part) if isinstance(section, Mapping) else None
+        if not isinstance(section, Mapping) or key not in section:
             raise UserError(f"{origin}: {path} has no key {dotted}.")
         if section[key] != value:
             section[key] = value

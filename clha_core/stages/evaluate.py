@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+from mlflow.exceptions import MlflowException
 
 from clha_core import paths
 from clha_core.data.tables import read_rows
@@ -13,6 +14,7 @@ from clha_core.params import Params
 from clha_core.reward_models.identity import judge_rated_training_data
 from clha_core.stages.context import prepare_torch, write_metrics
 from clha_core.tracking.mlflow_tracker import connect, run_of_model
+from clha_core.tracking.outbox import is_down
 from clha_core.tracking.record import describe_evaluation
 
 SYSTEMS = {"base": paths.BASE_MODEL, "sft": paths.SFT_MODEL, "aligned": paths.ALIGNED_MODEL}
@@ -40,5 +42,11 @@ def run(params: Params, root: Path = Path()) -> None:
     write_metrics(metrics, root / paths.EVALUATE_METRICS)
     write_metrics(protocol(params, table, root / paths.EVAL_REWARD_MODEL), root / paths.EVALUATION_PROTOCOL)
 
-    with run_of_model(params, root) as tracker:
-        describe_evaluation(tracker, root)
+    try:
+        with run_of_model(params, root) as tracker:
+            describe_evaluation(tracker, root)
+    except MlflowException as error:
+        if not is_down(error):
+            raise
+        # The evaluation is whole; registering the model records it where that is missing.
+        print("MLflow does not answer: the evaluation is not in its record yet. `clha register` adds it.", flush=True)

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -13,14 +13,16 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from clha_core import paths
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
 from clha_core.params import Params
 from clha_core.tracking.lineage import DVC_MD5_TAG, MODEL_DIGEST_TAG, project_home
+from clha_core.tracking.outbox import Outbox, PatientTracker, Send, deliver, now
 from clha_core.tracking.record import rebuild_record, run_name
 from clha_core.tracking.turns import DATABASE, FINISHED_MODELS, turn
 
@@ -33,49 +35,83 @@ for _chatty in ("mlflow.store.db.utils", "mlflow.transformers", "alembic"):
 
 
 class MlflowTracker:
-    """Writes to the active MLflow run."""
+    """Writes to a run of MLflow; names of arguments are those of lines in an outbox too."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self._client = MlflowClient()
+        self._id = run.info.run_id
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        items = list(params.items())
+        items = [Param(name, str(value)) for name, value in params.items()]
         for start in range(0, len(items), PARAMS_PER_REQUEST):
-            mlflow.log_params(dict(items[start : start + PARAMS_PER_REQUEST]))
+            self._client.log_batch(self._id, params=items[start : start + PARAMS_PER_REQUEST])
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        mlflow.log_metrics(dict(metrics), step=step)
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None, at: int | None = None) -> None:
+        """`at`: milliseconds; now without it."""
+        moment = now() if at is None else at
+        items = [Metric(name, float(value), moment, step or 0) for name, value in metrics.items()]
+        self._client.log_batch(self._id, metrics=items)
 
     def log_dataset(self, name: str, path: Path, digest: str, context: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow registers its source for local files twice, and says so
             source = resolve_dataset_source(str(path))
-        dataset = MetaDataset(source, name=name, digest=digest[:36])
-        tags = {DVC_MD5_TAG: digest}
+        facts = MetaDataset(source, name=name, digest=digest[:36]).to_dict()
+        tags = [InputTag(DVC_MD5_TAG, digest), InputTag(MLFLOW_DATASET_CONTEXT, context)]
+        inputs = [DatasetInput(Dataset(**facts), tags)]
         try:
-            mlflow.log_input(dataset, context=context, tags=tags)
+            self._client.log_inputs(self._id, inputs)
         except MlflowException:
             # Another run names the same data for the first time at this moment, and MLflow wants to insert them twice.
             # Now they are there.
-            mlflow.log_input(dataset, context=context, tags=tags)
+            self._client.log_inputs(self._id, inputs)
 
     def log_artifact(self, path: Path, folder: str) -> None:
-        if path.is_dir():
-            mlflow.log_artifacts(str(path), artifact_path=folder)
+        if Path(path).is_dir():
+            self._client.log_artifacts(self._id, str(path), folder)
         else:
-            mlflow.log_artifact(str(path), artifact_path=folder)
+            self._client.log_artifact(self._id, str(path), folder)
 
     def log_table(self, columns: Mapping[str, Sequence[object]], path: str) -> None:
         folder = str(PurePosixPath(path).parent)
-        if path not in [artifact.path for artifact in MlflowClient().list_artifacts(self.run.info.run_id, folder)]:
-            mlflow.log_table({name: list(values) for name, values in columns.items()}, path)  # else MLflow appends
+        if path not in [artifact.path for artifact in self._client.list_artifacts(self._id, folder)]:
+            rows = {name: list(values) for name, values in columns.items()}
+            self._client.log_table(self._id, rows, path)  # MLflow would append to one that is there
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        mlflow.set_tags(dict(tags))
+        self._client.log_batch(self._id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def end(self, status: str, at: int) -> None:
+        """The run has ended, in milliseconds `at`."""
+        self._client.set_terminated(self._id, status, at)
+
+
+def sender_of(run_id: str) -> Send:
+    """Calls methods of a run's MlflowTracker by name, as outboxes keep them."""
+    tracker = MlflowTracker(MlflowClient().get_run(run_id))
+    return lambda method, arguments: getattr(tracker, method)(**arguments)
+
+
+@contextmanager
+def _named_server() -> Iterator[None]:
+    """Turn what MLflow raises into what a user can do about it."""
+    try:
+        yield
+    except MlflowException as error:
+        raise UserError(unusable(error)) from None
+
+
+def unusable(error: Exception) -> str:
+    """What a user can do about an error of MLflow."""
+    return (
+        f"MLflow at {mlflow.get_tracking_uri()} cannot be used: {error}\n"
+        "Start it (make mlflow), or correct MLFLOW_TRACKING_URI."
+    )
 
 
 def connect(root: Path, experiment: str) -> MlflowClient:
-    """Choose the server and the experiment; both exist afterwards.
+    """Choose the server and the experiment; both exist afterwards, and the server gets what waited for it.
 
     Raises:
         UserError: the server does not answer. A training that could not be recorded does not start.
@@ -85,16 +121,12 @@ def connect(root: Path, experiment: str) -> MlflowClient:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     home = project_home(root)
     mlflow.set_tracking_uri(uri or f"sqlite:///{home / 'mlflow.db'}")
-    try:
+    with _named_server():
         with nullcontext() if uri else turn(root, DATABASE):
             client = MlflowClient()  # makes the tables of a new database
             _require_experiment(client, experiment, None if uri else (home / "mlartifacts").as_uri())
             mlflow.set_experiment(experiment)
-    except MlflowException as error:
-        raise UserError(
-            f"MLflow at {mlflow.get_tracking_uri()} cannot be used: {error}\n"
-            "Start it (make mlflow), or correct MLFLOW_TRACKING_URI."
-        ) from None
+        deliver(root, mlflow.get_tracking_uri(), sender_of)
     return client
 
 
@@ -109,24 +141,40 @@ def _require_experiment(client: MlflowClient, name: str, artifact_location: str 
 
 
 @contextmanager
-def training_run(params: Params, root: Path, checkpoints: Path) -> Iterator[MlflowTracker]:
+def training_run(params: Params, root: Path, checkpoints: Path) -> Iterator[PatientTracker]:
     """One run for one training, with system metrics; it is marked failed when the block raises.
 
-    A training that goes on from `checkpoints` after a crash goes on in the run that it began.
+    A training that goes on from `checkpoints` after a crash goes on in the run that it began. A server that stops
+    answering once the block has begun does not stop the training: what it misses waits in an outbox.
+
+    Raises:
+        UserError: the server does not answer at the start.
     """
     connect(root, params.registry.experiment)
     os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", SYSTEM_METRICS_SECONDS)
     note = checkpoints / "mlflow_run_id"
     begun = note.read_text(encoding="utf-8") if note.exists() else None
-    known = begun is not None and mlflow.search_runs(
-        experiment_names=[params.registry.experiment],
-        filter_string=f"attributes.run_id = '{begun}'",
-        output_format="list",
-    )
-    with mlflow.start_run(run_id=begun if known else None, run_name=run_name(params), log_system_metrics=True) as run:
+    with _named_server():
+        known = begun is not None and mlflow.search_runs(
+            experiment_names=[params.registry.experiment],
+            filter_string=f"attributes.run_id = '{begun}'",
+            output_format="list",
+        )
+        run = mlflow.start_run(run_id=begun if known else None, run_name=run_name(params), log_system_metrics=True)
         checkpoints.mkdir(parents=True, exist_ok=True)
         note.write_text(run.info.run_id, encoding="utf-8")
-        yield MlflowTracker(run)
+        send = sender_of(run.info.run_id)
+    outbox = Outbox(root, mlflow.get_tracking_uri(), run.info.run_id)
+    tracker = PatientTracker(outbox, send, mlflow.get_tracking_uri())
+    status = "FAILED"
+    try:
+        yield tracker
+        status = "FINISHED"
+    finally:
+        tracker.end(status)
+        with suppress(MlflowException):  # tells the server again what it has, or what waits for it
+            mlflow.end_run(status)
+        outbox.close()
 
 
 @contextmanager
