@@ -31,7 +31,9 @@ def sentence_for(error: Exception) -> str | None:
         from clha_core.tracking.mlflow_tracker import unusable
         from clha_core.tracking.outbox import is_down
 
-        return next((unusable(cause) for cause in causes if isinstance(cause, MlflowException) and is_down(cause)), None)
+        return next(
+            (unusable(cause) for cause in causes if isinstance(cause, MlflowException) and is_down(cause)), None
+        )
     return None
 
 

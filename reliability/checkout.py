@@ -55,7 +55,9 @@ class Checkout:
             "OMP_NUM_THREADS": "1",
         }
 
-    def start(self, *arguments: str, log: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: str, log: Path, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """A DVC command as the leader of a process group of its own, its output in `log`."""
         with log.open("wb") as stream:
             return subprocess.Popen(
@@ -109,9 +111,15 @@ class Checkout:
             found = {file.relative_to(self.root).as_posix(): _md5(file) for file in there}
             for path in sorted(expected.keys() ^ found.keys()):
                 yield f"{path} is {'missing' if path in expected else 'left over'}"
-            yield from (f"{path} has other bytes" for path in expected.keys() & found.keys() if expected[path] != found[path])
+            yield from (
+                f"{path} has other bytes" for path in expected.keys() & found.keys() if expected[path] != found[path]
+            )
         untracked = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=all"], cwd=self.root, capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain", "--untracked-files=all"],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         yield from (f"left over: {line[3:]}" for line in untracked.stdout.splitlines() if line.startswith("??"))
         for folder in ("trainings", "rescore"):

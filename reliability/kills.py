@@ -1,10 +1,11 @@
 """SIGKILL at random moments of `dvc repro`, then the same command again: the bytes have to be those of a quiet run.
 
-To kill a late stage, the stages before it need not run again: each kill begins with the checkout as it is when
+To kill a late stage, the stages before it need not run again: the kills begin with the checkout as it is when
 everything before that stage is done. DVC's cache keeps nothing of the stage itself, so that all of it happens: its
 computation, its outputs, DVC's copies of them in the cache, the lock file.
 """
 
+import json
 import os
 import random
 import re
@@ -13,14 +14,15 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import yaml
+from pydantic import BaseModel
 
 from reliability.checkout import SMALL, Checkout, clone, commit_of
+from reliability.results import write
 
 RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
 DONE_SECONDS = 600.0
@@ -29,54 +31,55 @@ LATE_SHARE = 0.5
 LATE_FROM = 0.7
 
 # group: everything, as when a machine loses power. stage: only the stage. dvc: only DVC, whose stage lives on.
-MODES = ("group", "stage", "dvc")
+Mode = Literal["group", "stage", "dvc"]
+MODES: tuple[Mode, ...] = ("group", "stage", "dvc")
 
 
-@dataclass(frozen=True)
-class Kill:
-    """One planned kill: `moment` is the share of the stage's time, DVC's start and end included, that has passed."""
-
-    number: int
-    stage: str
-    mode: str
-    moment: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a kill met and what the next `dvc repro` made of it.
+class Kill(BaseModel):
+    """One kill: `moment` is the share of the stage's time, DVC's start and end included, that has passed.
 
     Attributes:
-        seconds: after the start of `dvc repro`.
-        running: the stage that was running, or "dvc" before and after it.
-        wrote: whether outputs of the stage were there already.
-        seconds_again: of the `dvc repro` after the kill.
-        damage: sentences; none if all is well.
+        seconds: after the start of `dvc repro`, once it has been carried out; None if that had ended before.
+        running: the stage that was running then; "dvc" where DVC was at work by itself.
+        wrote: whether outputs of the stage were there.
+    """
+
+    mode: Mode
+    moment: float
+    seconds: float | None = None
+    running: str = ""
+    wrote: bool = False
+
+
+class Chain(BaseModel):
+    """Kills one after the other, each of the `dvc repro` that was to mend the one before; then one that may end.
+
+    Attributes:
+        stage: where the kills begin.
+        seconds: of the last `dvc repro`.
+        damage: what was wrong after it; nothing if all is well.
     """
 
     number: int
     stage: str
-    mode: str
-    seconds: float
-    running: str
-    wrote: bool
-    seconds_again: float
-    damage: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    kills: list[Kill]
+    commit: str = ""
+    seconds: float = 0.0
+    damage: list[str] = []
 
 
-def plan(stages: Sequence[str], count: int, seed: int) -> list[Kill]:
-    """So many kills, by turns over the stages and the ways to kill; the moments are random."""
+def plan(stages: Sequence[str], chains: int, seed: int) -> list[Chain]:
+    """Chains by turns over the stages; every chain has each way to kill once. Order and moments are random."""
     chance = random.Random(seed)
-    kills = []
-    for number in range(count):
-        late = chance.random() < LATE_SHARE
-        moment = chance.uniform(LATE_FROM if late else 0.0, 1.0)
-        place = number % len(stages)
-        kills.append(Kill(number, stages[place], MODES[(number // len(stages) + place) % len(MODES)], moment))
-    return kills
+    planned = []
+    for number in range(chains):
+        modes = chance.sample(MODES, len(MODES))
+        kills = [
+            Kill(mode=mode, moment=chance.uniform(LATE_FROM if chance.random() < LATE_SHARE else 0.0, 1.0))
+            for mode in modes
+        ]
+        planned.append(Chain(number=number, stage=stages[number % len(stages)], kills=kills))
+    return planned
 
 
 class Reference:
@@ -123,35 +126,44 @@ class Reference:
         self.checkout.lock.write_text(yaml.safe_dump(locked, sort_keys=False), encoding="utf-8")
 
     def _hashes(self, out: dict[str, Any]) -> set[str]:
-        return {out["md5"], *(self.checkout.files_of(out).values() if self.checkout.cached(out["md5"]).exists() else ())}
+        return {
+            out["md5"],
+            *(self.checkout.files_of(out).values() if self.checkout.cached(out["md5"]).exists() else ()),
+        }
 
-    def suffer(self, kill: Kill) -> Outcome | None:
-        """Carry out a kill and the run after it; None if `dvc repro` had ended before the moment came."""
-        self.rewind(kill.stage)
-        log = self.checkout.root.parent / "killed.log"
-        started = time.monotonic()
-        process = self.checkout.start("repro", log=log)
-        try:
-            process.wait(kill.moment * (self.seconds[kill.stage] + self.seconds["dvc"]))
-            return None
-        except subprocess.TimeoutExpired:
-            seconds = time.monotonic() - started
-        stage_lives = _kill(process, kill.mode)
-        process.wait(DONE_SECONDS)
-        ran = RUNNING.findall(log.read_text(encoding="utf-8", errors="replace"))
-        outs = self.checkout.root
-        wrote = any((outs / out["path"]).exists() for out in yaml.safe_load(self.lock)["stages"][kill.stage]["outs"])
-        again = time.monotonic()
+    def suffer(self, chain: Chain) -> Chain:
+        """Carry out the kills, let the next `dvc repro` end, and look at what it left."""
+        self.rewind(chain.stage)
+        suffered = [self._kill(kill, chain.stage) for kill in chain.kills]
+        begun = time.monotonic()
         status, text = self.checkout.dvc("repro")
-        seconds_again = time.monotonic() - again
-        damage = [] if status == 0 else [f"dvc repro: {text.strip()[-800:]}"]
-        if status == 0:
+        seconds = round(time.monotonic() - begun, 1)
+        if status:
+            damage = [f"dvc repro: {text.strip()[-800:]}"]
+        else:
+            damage = list(self.checkout.damage())
             if self.checkout.lock.read_bytes() != self.lock:
                 damage.append("dvc.lock is not that of a quiet run")
-            damage += self.checkout.damage()
         damage += [f"process {found} was left behind" for found in self.left_behind()]
-        running = ran[-1] if ran and stage_lives else "dvc"
-        return Outcome(kill.number, kill.stage, kill.mode, round(seconds, 2), running, wrote, round(seconds_again, 1), damage)
+        done = {"kills": suffered, "commit": commit_of(self.checkout.root), "seconds": seconds, "damage": damage}
+        return chain.model_copy(update=done)
+
+    def _kill(self, kill: Kill, stage: str) -> Kill:
+        log = self.checkout.root.parent / "killed.log"
+        begun = time.monotonic()
+        process = self.checkout.start("repro", log=log)
+        try:
+            process.wait(kill.moment * (self.seconds[stage] + self.seconds["dvc"]))
+            return kill
+        except subprocess.TimeoutExpired:
+            seconds = round(time.monotonic() - begun, 2)
+        at_work = _send_kill(process, kill.mode)
+        process.wait(DONE_SECONDS)
+        ran = RUNNING.findall(log.read_text(encoding="utf-8", errors="replace"))
+        outs = yaml.safe_load(self.lock)["stages"][stage]["outs"]
+        wrote = any((self.checkout.root / out["path"]).exists() for out in outs)
+        running = ran[-1] if ran and at_work else "dvc"
+        return kill.model_copy(update={"seconds": seconds, "running": running, "wrote": wrote})
 
     def left_behind(self) -> list[int]:
         """Processes that still work in the checkout."""
@@ -159,7 +171,7 @@ class Reference:
         return [found.pid for found in psutil.process_iter(["cwd"]) if found.info["cwd"] == root]
 
 
-def _kill(process: subprocess.Popen[bytes], mode: str) -> bool:
+def _send_kill(process: subprocess.Popen[bytes], mode: str) -> bool:
     """SIGKILL; returns whether a stage was running."""
     stages = psutil.Process(process.pid).children(recursive=True)
     if mode == "dvc":
@@ -187,3 +199,17 @@ def _quiet_run(checkout: Checkout) -> dict[str, float]:
     ends = [*list(begun.values())[1:], time.monotonic()]
     seconds = {stage: round(end - start, 2) for (stage, start), end in zip(begun.items(), ends, strict=True)}
     return {**seconds, "dvc": round(next(iter(begun.values())) - started, 2)}
+
+
+def campaign(chains: int, at_most: int, seed: int, results: Path, scratch: Path) -> list[Chain]:
+    """Carry out the chains of which `results` has none yet, `at_most` of them; returns all that have been."""
+    done = [Chain.model_validate(line) for line in json.loads(results.read_text())] if results.exists() else []
+    reference = Reference(scratch)
+    stages = [stage for stage in reference.seconds if stage != "dvc"]
+    left = [chain for chain in plan(stages, chains, seed) if chain.number not in {old.number for old in done}]
+    for chain in left[:at_most]:
+        suffered = reference.suffer(chain)
+        print(suffered.model_dump_json(), flush=True)
+        done.append(suffered)
+        write(results, [chain.model_dump() for chain in done])
+    return done

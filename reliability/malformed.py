@@ -45,7 +45,9 @@ def feed(reader: Reader, data: bytes, tally: Tally, scratch: Path) -> None:
         shutil.rmtree(folder)
 
 
-def bytes_campaign(count: int, seed: int, say: Callable[[str], object] = print, readers: Iterable[Reader] = READERS) -> dict[str, Tally]:
+def bytes_campaign(
+    count: int, seed: int, say: Callable[[str], object] = print, readers: Iterable[Reader] = READERS
+) -> dict[str, Tally]:
     """`count` corrupted files for every reader; the same seed gives the same files."""
     tallies = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import yaml
+from rich.console import Console
 
 from clha_core import paths
 from clha_core.assessment.key import Key, KeyItem, read_key
@@ -30,7 +31,6 @@ from clha_core.judging.labels import LABELS
 from clha_core.judging.prompt import parse_verdict
 from clha_core.params import Params, load_params, parse_params
 from clha_core.params.rewrite import rewrite_params
-from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,8 +67,13 @@ HH_ROWS = _lines([{"chosen": _dialogue(i, "Good"), "rejected": _dialogue(i, "Bad
 MESSAGES = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes 🙂."}]
 TRL_ROWS = _lines(
     [
-        {"prompt": f"Question {i}?", "chosen": "Good.", "rejected": "Bad.", "augmented": ["So so."]} if i % 2
-        else {"prompt": MESSAGES[:1], "chosen": MESSAGES[1:], "rejected": [{"role": "assistant", "content": f"No {i}."}]}
+        {"prompt": f"Question {i}?", "chosen": "Good.", "rejected": "Bad.", "augmented": ["So so."]}
+        if i % 2
+        else {
+            "prompt": MESSAGES[:1],
+            "chosen": MESSAGES[1:],
+            "rejected": [{"role": "assistant", "content": f"No {i}."}],
+        }
         for i in range(12)
     ]
 )
@@ -161,7 +166,8 @@ _KEY = Key(
     against="sft",
     seed=1,
     items=[
-        KeyItem(id=f"r{i}", subset="mine", pair=f"p{i}", item=f"{i:03d}", a="sft" if i % 2 else "aligned") for i in range(6)
+        KeyItem(id=f"r{i}", subset="mine", pair=f"p{i}", item=f"{i:03d}", a="sft" if i % 2 else "aligned")
+        for i in range(6)
     ],
     identical=[],
 )
@@ -213,7 +219,9 @@ def _verdict_table(data: bytes, folder: Path) -> None:
 
 
 def _parquet() -> bytes:
-    table = pd.DataFrame({"pair": ["p0", "p1"], "outcome": pd.array([1, None], "Int8"), "system": "aligned", "against": "sft"})
+    table = pd.DataFrame(
+        {"pair": ["p0", "p1"], "outcome": pd.array([1, None], "Int8"), "system": "aligned", "against": "sft"}
+    )
     stream = io.BytesIO()
     table.to_parquet(stream, index=False)
     return stream.getvalue()

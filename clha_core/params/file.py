@@ -15,7 +15,6 @@ from clha_core.params.running import EvaluateParams, RegistryParams, RuntimePara
 from clha_core.params.section import Section
 from clha_core.params.training import SFTParams, TrainParams
 
-
 # What a reader of YAML raises beside its own errors: bytes that are no text, dates and numbers that there are not
 # (2026-13-45), nesting without an end.
 NOT_YAML = (UnicodeDecodeError, ValueError, OverflowError, RecursionError)

@@ -1,0 +1,44 @@
+"""`python -m reliability kills|malformed`: the campaigns; `make faults` runs both in full."""
+
+from typing import Annotated
+
+import typer
+
+from clha_core import paths
+from reliability.results import RESULTS, write
+
+SCRATCH = paths.SCRATCH / "reliability"
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+
+@app.command()
+def kills(
+    chains: Annotated[int, typer.Option(help="Of three kills each, by turns over the stages.")] = 36,
+    at_most: Annotated[int, typer.Option(help="Of those that are left; the next call goes on.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the moments.")] = 1,
+) -> None:
+    """Kill `dvc repro` at random moments, run it again, compare bytes. Needs what is committed, nothing else."""
+    from reliability.kills import campaign
+
+    done = campaign(chains, at_most, seed, RESULTS / "kills.json", SCRATCH)
+    if damaged := [chain for chain in done if chain.damage]:
+        raise typer.Exit(len(damaged))
+
+
+@app.command()
+def malformed(
+    count: Annotated[int, typer.Option(help="Corrupted files for each reader.")] = 1500,
+    seed: Annotated[int, typer.Option(help="Of what is corrupted, and how.")] = 1,
+) -> None:
+    """Give corrupted files to every reader of what users bring."""
+    from reliability.malformed import bytes_campaign
+
+    tallies = bytes_campaign(count, seed)
+    write(RESULTS / "malformed.json", {name: vars(tally) for name, tally in tallies.items()})
+    if any(tally.failed for tally in tallies.values()):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

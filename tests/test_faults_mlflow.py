@@ -1,0 +1,127 @@
+"""MLflow goes away: before a training, and in the middle of one."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from clha_core.tracking import outbox
+from clha_core.tracking.lineage import MODEL_DIGEST_TAG
+from clha_core.tracking.mlflow_tracker import connect, training_run
+from reliability.servers import Server, free_port, mlflow_server
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
+
+
+@pytest.fixture
+def uri(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if not server.answers():
+        server.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    yield server.url
+    mlflow.end_run()
+
+
+def margins(run_id: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in MlflowClient().get_metric_history(run_id, "rewards/margins")]
+
+
+def test_a_training_that_cannot_be_recorded_does_not_start(tmp_path: Path) -> None:
+    code = "from clha_core.cli import main; main()"
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    begun = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "registry", "list"],
+        cwd=ROOT,
+        env={**os.environ, "MLFLOW_TRACKING_URI": nowhere},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert time.monotonic() - begun < 60  # on a busy machine; the waiting itself is some ten seconds
+    assert f"MLflow at {nowhere} cannot be used" in ended.stderr
+    assert "correct MLFLOW_TRACKING_URI" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_a_training_says_while_mlflow_is_down_is_there_after_the_next_command(
+    server: Server, uri: str, make_params: Callable, tmp_path: Path
+) -> None:
+    params = make_params()
+    with training_run(params, tmp_path, tmp_path / "checkpoints") as tracker:
+        run_id = (tmp_path / "checkpoints" / "mlflow_run_id").read_text()
+        tracker.log_metrics({"rewards/margins": 1.0}, step=1)
+        server.kill()
+        for step in (2, 3):
+            tracker.log_metrics({"rewards/margins": float(step)}, step=step)
+        tracker.set_tags({MODEL_DIGEST_TAG: "abc"})
+    assert list(outbox.outbox_folder(tmp_path).glob("*.jsonl"))
+
+    server.start()
+    assert margins(run_id) == [(1, 1.0)]
+    connect(tmp_path, params.registry.experiment)
+    assert margins(run_id) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    run = MlflowClient().get_run(run_id)
+    assert (run.info.status, run.data.tags[MODEL_DIGEST_TAG]) == ("FINISHED", "abc")
+    assert list(outbox.outbox_folder(tmp_path).glob("*.jsonl")) == []
+
+
+def test_a_training_sends_what_waited_as_soon_as_mlflow_is_back(
+    server: Server, uri: str, make_params: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with training_run(make_params(), tmp_path, tmp_path / "checkpoints") as tracker:
+        run_id = (tmp_path / "checkpoints" / "mlflow_run_id").read_text()
+        server.kill()
+        tracker.log_metrics({"rewards/margins": 1.0}, step=1)
+        tracker.log_metrics({"rewards/margins": 2.0}, step=2)
+        server.start()
+        monkeypatch.setattr(outbox, "PROBE_SECONDS", 0.0)
+        tracker._next_look = 0.0
+        tracker.log_metrics({"rewards/margins": 3.0}, step=3)
+        assert margins(run_id) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert MlflowClient().get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_training_that_is_killed_while_mlflow_is_down_loses_only_the_line_it_was_writing(tmp_path: Path) -> None:
+    box = outbox.Outbox(tmp_path, "http://127.0.0.1:1", "run")
+    box.keep("log_metrics", {"metrics": {"loss": 1.0}, "step": 1, "at": 0})
+    file = outbox.outbox_folder(tmp_path) / "run.jsonl"
+    file.write_text(file.read_text() + '{"method": "log_me')
+    box.close()
+    sent: list[str] = []
+    outbox.deliver(tmp_path, "http://127.0.0.1:1", lambda run_id: lambda method, arguments: sent.append(method))
+    assert sent == ["log_metrics"]
+
+
+def test_what_waits_for_one_server_is_not_sent_to_another(tmp_path: Path) -> None:
+    box = outbox.Outbox(tmp_path, "http://127.0.0.1:1", "run")
+    box.keep("set_tags", {"tags": {"a": "b"}})
+    box.close()
+
+    def refuse(run_id: str) -> outbox.Send:
+        raise AssertionError("sent")
+
+    outbox.deliver(tmp_path, "http://127.0.0.1:2", refuse)
+    assert (outbox.outbox_folder(tmp_path) / "run.jsonl").exists()
+
+
+def test_a_server_that_refuses_is_no_server_that_is_down(uri: str, make_params: Callable, tmp_path: Path) -> None:
+    with pytest.raises(mlflow.MlflowException), training_run(make_params(), tmp_path, tmp_path / "ckpt") as tracker:
+        tracker.log_params({"train.margin": "1"})
+        tracker.log_params({"train.margin": "2"})  # MLflow keeps parameters as they were first
+    assert not list(outbox.outbox_folder(tmp_path).glob("*.jsonl"))
