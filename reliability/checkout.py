@@ -70,10 +70,10 @@ class Checkout:
                 start_new_session=True,
             )
 
-    def dvc(self, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
+    def dvc(self, *arguments: str) -> tuple[int, str]:
         """Exit status and output of a DVC command."""
         log = self.root.parent / f"{self.root.name}.log"
-        status = self.start(*arguments, log=log, environment=environment).wait()
+        status = self.start(*arguments, log=log).wait()
         return status, log.read_text(encoding="utf-8", errors="replace")
 
     @property
@@ -114,14 +114,8 @@ class Checkout:
             yield from (
                 f"{path} has other bytes" for path in expected.keys() & found.keys() if expected[path] != found[path]
             )
-        untracked = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=all"],
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        yield from (f"left over: {line[3:]}" for line in untracked.stdout.splitlines() if line.startswith("??"))
+        changed = _git(self.root, "status", "--porcelain", "--untracked-files=all").splitlines()
+        yield from (f"left over: {line[3:]}" for line in changed if line.startswith("??"))
         for folder in ("trainings", "rescore"):
             yield from (f"left over: {path}" for path in (self.root / paths.SCRATCH / folder).glob("*"))
 
@@ -132,8 +126,16 @@ def _md5(file: Path) -> str:
 
 def commit_of(root: Path) -> str:
     """The commit that a checkout stands on."""
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-    return head.stdout.strip()
+    return _git(root, "rev-parse", "HEAD").strip()
+
+
+def trees_of(root: Path) -> str:
+    """What the stages are, in the commit of a checkout: their code, graph and parameters."""
+    return _git(root, "rev-parse", *(f"HEAD:{part}" for part in ("clha_core", "dvc.yaml", "params.yaml")))
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout
 
 
 def clone(destination: Path, changes: Mapping[str, Any]) -> Checkout:

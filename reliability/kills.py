@@ -21,7 +21,7 @@ import psutil
 import yaml
 from pydantic import BaseModel
 
-from reliability.checkout import SMALL, Checkout, clone, commit_of
+from reliability.checkout import ROOT, SMALL, Checkout, clone, commit_of, trees_of
 from reliability.results import write
 
 RUNNING = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
@@ -86,13 +86,13 @@ class Reference:
     """A checkout after a quiet `dvc repro`: what the bytes should be, and how long every stage took.
 
     Args:
-        folder: where the checkout is kept; one that is there already is used again if it is of the same commit.
+        folder: where the checkout is kept; one that is there already is used again if its stages are the same.
     """
 
     def __init__(self, folder: Path) -> None:
         self.checkout = Checkout(folder / "checkout")
         timings = folder / "seconds.yaml"
-        if not timings.exists() or commit_of(self.checkout.root) != commit_of(Path()):
+        if not timings.exists() or trees_of(self.checkout.root) != trees_of(ROOT):
             shutil.rmtree(folder, ignore_errors=True)
             self.checkout = clone(folder / "checkout", SMALL)
             timings.write_text(yaml.safe_dump(_quiet_run(self.checkout)), encoding="utf-8")
