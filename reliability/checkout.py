@@ -55,15 +55,13 @@ class Checkout:
             "OMP_NUM_THREADS": "1",
         }
 
-    def start(
-        self, *arguments: str, log: Path, environment: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
         """A DVC command as the leader of a process group of its own, its output in `log`."""
         with log.open("wb") as stream:
             return subprocess.Popen(
                 [sys.executable, "-m", "dvc", *arguments],
                 cwd=self.root,
-                env=self.environment() | dict(environment or {}),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,

@@ -6,71 +6,40 @@ from collections.abc import Callable
 Mutation = Callable[[random.Random, bytearray], None]
 
 # What parsers of JSON, YAML, CSV and dialogues stumble over.
-TOKENS = tuple(
-    token.encode()
-    for token in (
-        *(
-            "\\ud800",
-            '"\\udc00"',
-            "\\u0000",
-            "NaN",
-            "-Infinity",
-            "1e999",
-            "9" * 5000,
-            "null",
-            "true",
-            "{}",
-            "[]",
-            '""',
-            "-0",
-        ),
-        *(
-            "\n\nHuman:",
-            "\n\nAssistant:",
-            "\\n\\nHuman: ",
-            "\n",
-            "\r\n",
-            "\r",
-            "\x00",
-            "\x0b",
-            "\x1e",
-            "\u2028",
-            "\ufeff",
-        ),
-        *(
-            "&a ",
-            "*a",
-            "!!python/object:os.system ",
-            "!!binary x",
-            "<<: ",
-            "? ",
-            "2026-13-45",
-            "0o9",
-            "0x",
-            "1:99:99",
-            ".inf",
-            "\t",
-        ),
-        *(
-            '"',
-            "'",
-            ",",
-            ";",
-            ":",
-            "{",
-            "}",
-            "[",
-            "]",
-            "=1+1",
-            '"",',
-            '{"label": ',
-            "[" * 3000,
-            "{" * 3000,
-            '{"a":' * 2000,
-            "x" * 200_000,
-        ),
-    )
-) + (b"\xff\xfe", b"\xc3\x28", b"\xed\xa0\x80", b"\x1f\x8b\x08", b"PAR1", b"\xef\xbb\xbf")
+_JSON = (
+    "\\ud800",
+    '"\\udc00"',
+    "\\u0000",
+    "NaN",
+    "-Infinity",
+    "1e999",
+    "9" * 5000,
+    "null",
+    "true",
+    "{}",
+    "[]",
+    '""',
+    "-0",
+)
+_DEEP = ("[" * 3000, "{" * 3000, '{"a":' * 2000, "[" * 900 + "]" * 900, "x" * 200_000)
+_TEXT = (
+    "\n\nHuman:",
+    "\n\nAssistant:",
+    "\\n\\nHuman: ",
+    "\n",
+    "\r\n",
+    "\r",
+    "\t",
+    "\0",
+    "\x0b",
+    "\x1e",
+    "\u2028",
+    "\ufeff",
+)
+_YAML = ("&a ", "*a", "&a [*a]", "!!binary x", "<<: ", "? ", "2026-13-45", "0o9", "0x", "1:99:99", ".inf", "1e400", "~")
+_SIGNS = ('"', "'", ",", ";", ":", "{", "}", "[", "]", "=1+1", '"",', '{"label": ')
+_BYTES = (b"\xff\xfe", b"\xc3\x28", b"\xed\xa0\x80", b"\x1f\x8b\x08", b"PAR1")
+TOKENS = (*(token.encode() for token in (*_JSON, *_DEEP, *_TEXT, *_YAML, *_SIGNS)), *_BYTES)
 MOST_AT_ONCE = 4
 
 
