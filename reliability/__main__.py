@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 @app.command()
 def kills(
-    chains: Annotated[int, typer.Option(help="Of three kills each, by turns over the stages.")] = 36,
+    chains: Annotated[int, typer.Option(help="Of six kills each, by turns over the stages.")] = 18,
     at_most: Annotated[int, typer.Option(help="Of those that are left; the next call goes on.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the moments.")] = 1,
 ) -> None:

@@ -33,6 +33,7 @@ LATE_FROM = 0.7
 # group: everything, as when a machine loses power. stage: only the stage. dvc: only DVC, whose stage lives on.
 Mode = Literal["group", "stage", "dvc"]
 MODES: tuple[Mode, ...] = ("group", "stage", "dvc")
+KILLS_OF_EACH = 2  # in a chain
 
 
 class Kill(BaseModel):
@@ -69,11 +70,11 @@ class Chain(BaseModel):
 
 
 def plan(stages: Sequence[str], chains: int, seed: int) -> list[Chain]:
-    """Chains by turns over the stages; every chain has each way to kill once. Order and moments are random."""
+    """Chains by turns over the stages; each has every way to kill equally often. Order and moments are random."""
     chance = random.Random(seed)
     planned = []
     for number in range(chains):
-        modes = chance.sample(MODES, len(MODES))
+        modes = chance.sample(MODES * KILLS_OF_EACH, len(MODES) * KILLS_OF_EACH)
         kills = [
             Kill(mode=mode, moment=chance.uniform(LATE_FROM if chance.random() < LATE_SHARE else 0.0, 1.0))
             for mode in modes
