@@ -1,5 +1,6 @@
 """Real servers of our own that can be killed and started again on the same data."""
 
+import json
 import os
 import signal
 import socket
@@ -60,6 +61,11 @@ class Server:
         except OSError:
             return False
 
+    @property
+    def port(self) -> int:
+        """Of 127.0.0.1."""
+        return int(self.url.rpartition(":")[2])
+
     def kill(self) -> None:
         """SIGKILL to it and all that it started."""
         if self._process is not None:
@@ -88,3 +94,41 @@ def mlflow_server(folder: Path) -> Server:
         str(folder / "artifacts"),
     ]
     return Server(command, port, "/health", folder)
+
+
+S3_KEYS = {
+    "AWS_ACCESS_KEY_ID": "faults",
+    "AWS_SECRET_ACCESS_KEY": "only-of-this-test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+_GRPC = 10_000  # SeaweedFS takes a second port, this much above each
+
+
+def s3_server(folder: Path) -> Server:
+    """SeaweedFS over `folder`, open to S3_KEYS."""
+    master, volume, filer, s3 = (_port_with_twin() for _ in range(4))
+    identity = {
+        "name": "faults",
+        "credentials": [{"accessKey": S3_KEYS["AWS_ACCESS_KEY_ID"], "secretKey": S3_KEYS["AWS_SECRET_ACCESS_KEY"]}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
+    command = [
+        str(Path(sys.executable).parent / "weed"),
+        "server",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+    ]
+    command += [f"-master.port={master}", "-master.telemetry=false", f"-volume.port={volume}", "-volume.max=0"]
+    command += ["-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}", f"-s3.config={folder / 's3.json'}"]
+    command += ["-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    return Server(command, s3, "/healthz", folder)
+
+
+def _port_with_twin() -> int:
+    while True:
+        port = free_port()
+        with socket.socket() as probe:
+            if port + _GRPC < 65536 and probe.connect_ex(("127.0.0.1", port + _GRPC)):
+                return port

@@ -155,8 +155,8 @@ class PatientTracker:
     def _say_down(self) -> None:
         self._next_look = time.monotonic() + PROBE_SECONDS
         print(
-            f"MLflow at {self._uri} does not answer. The work goes on; what is to be recorded waits on disk and is sent "
-            "when MLflow answers again, at the latest by the next command that uses it.",
+            f"MLflow at {self._uri} does not answer. The work goes on; what is to be recorded waits on disk and is "
+            "sent when MLflow answers again, at the latest by the next command that uses it.",
             flush=True,
         )
 
