@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# SQLite, safetensors and Arrow name the reason only in their texts.
+# SQLite, safetensors and Arrow name the reason only in their texts; torch names none, but these say that it was writing.
 FULL_TEXTS = ("no space left on device", "disk is full", "disk quota exceeded", "file too large")
-# torch says that writing failed, not why.
+FULL_TEXTS += ("unexpected pos", "pytorchstreamwriter failed")
+# What a library hides altogether, the disk tells.
 FULL_BYTES = 1 << 20
 
 

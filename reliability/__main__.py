@@ -1,4 +1,4 @@
-"""`python -m reliability kills|malformed`: the campaigns; `make faults` runs both in full."""
+"""`python -m reliability kills|disk|malformed`: the campaigns; `make faults` runs all in full."""
 
 from typing import Annotated
 
@@ -21,9 +21,18 @@ def kills(
     """Kill `dvc repro` at random moments, run it again, compare bytes. Needs what is committed, nothing else."""
     from reliability.kills import campaign
 
-    done = campaign(chains, at_most, seed, RESULTS / "kills.json", SCRATCH)
+    done = campaign(chains, at_most, seed, RESULTS / "kills.json", SCRATCH / "kills")
     if damaged := [chain for chain in done if chain.damage]:
         raise typer.Exit(len(damaged))
+
+
+@app.command()
+def disk() -> None:
+    """Fill a small disk before every stage, look at what is said, make space, run again. Needs root, to mount it."""
+    from reliability.full_disk import campaign
+
+    if any(filled.damage for filled in campaign(RESULTS / "disk.json", SCRATCH / "disk")):
+        raise typer.Exit(1)
 
 
 @app.command()

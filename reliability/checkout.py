@@ -39,10 +39,14 @@ SMALL = {
 
 
 class Checkout:
-    """A clone at `root`; commands in it see nothing of the environment's MLflow server or flow run."""
+    """A clone at `root`; commands in it see nothing of the environment's MLflow server or flow run.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Attributes:
+        logs: folder for the output of commands; it may have to be on another disk.
+    """
+
+    def __init__(self, root: Path, logs: Path) -> None:
+        self.root, self.logs = root, logs
 
     @staticmethod
     def environment() -> dict[str, str]:
@@ -70,7 +74,7 @@ class Checkout:
 
     def dvc(self, *arguments: str) -> tuple[int, str]:
         """Exit status and output of a DVC command."""
-        log = self.root.parent / f"{self.root.name}.log"
+        log = self.logs / "dvc.log"
         status = self.start(*arguments, log=log).wait()
         return status, log.read_text(encoding="utf-8", errors="replace")
 
@@ -136,9 +140,9 @@ def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout
 
 
-def clone(destination: Path, changes: Mapping[str, Any]) -> Checkout:
+def clone(destination: Path, logs: Path, changes: Mapping[str, Any]) -> Checkout:
     """The last commit of this project in a folder of its own, with some parameters changed."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    logs.mkdir(parents=True, exist_ok=True)
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(destination)], check=True)
     rewrite_params(destination / paths.PARAMS, changes, "the campaign")
-    return Checkout(destination)
+    return Checkout(destination, logs)

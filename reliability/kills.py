@@ -87,15 +87,16 @@ class Reference:
     """A checkout after a quiet `dvc repro`: what the bytes should be, and how long every stage took.
 
     Args:
-        folder: where the checkout is kept; one that is there already is used again if its stages are the same.
+        folder: where timings and logs are kept; what is there already is used again if its stages are the same.
+        root: of the checkout; `folder` / checkout without it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.checkout = Checkout(folder / "checkout")
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
+        self.checkout = Checkout(root or folder / "checkout", folder)
         timings = folder / "seconds.yaml"
         if not timings.exists() or trees_of(self.checkout.root) != trees_of(ROOT):
             shutil.rmtree(folder, ignore_errors=True)
-            self.checkout = clone(folder / "checkout", SMALL)
+            self.checkout = clone(self.checkout.root, folder, SMALL)
             timings.write_text(yaml.safe_dump(_quiet_run(self.checkout)), encoding="utf-8")
             (folder / "dvc.lock").write_bytes(self.checkout.lock.read_bytes())
         self.seconds: dict[str, float] = yaml.safe_load(timings.read_text(encoding="utf-8"))
@@ -150,7 +151,7 @@ class Reference:
         return chain.model_copy(update=done)
 
     def _kill(self, kill: Kill, stage: str) -> Kill:
-        log = self.checkout.root.parent / "killed.log"
+        log = self.checkout.logs / "killed.log"
         begun = time.monotonic()
         process = self.checkout.start("repro", log=log)
         try:
@@ -187,7 +188,7 @@ def _send_kill(process: subprocess.Popen[bytes], mode: str) -> bool:
 
 def _quiet_run(checkout: Checkout) -> dict[str, float]:
     """Run everything; seconds by stage, and of DVC alone as "dvc"."""
-    log = checkout.root.parent / "quiet.log"
+    log = checkout.logs / "quiet.log"
     process = checkout.start("repro", log=log)
     begun: dict[str, float] = {}
     started = time.monotonic()
