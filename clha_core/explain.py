@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# SQLite, safetensors and Arrow name the reason only in their texts; torch names none, but these say that it was writing.
+# SQLite, safetensors and Arrow name the reason only in their texts; torch says no more than that it was writing.
 FULL_TEXTS = ("no space left on device", "disk is full", "disk quota exceeded", "file too large")
 FULL_TEXTS += ("unexpected pos", "pytorchstreamwriter failed")
 # What a library hides altogether, the disk tells.

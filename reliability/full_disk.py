@@ -51,7 +51,7 @@ def campaign(results: Path, scratch: Path) -> list[Filled]:
     done: list[Filled] = []
     with small_disk(scratch / "disk") as disk:
         reference = Reference(scratch / "logs", disk / "checkout")
-        for stage in [name for name in reference.seconds if name != "dvc"]:
+        for stage in reference.stages:
             for left in LEFT_BYTES:
                 done.append(_fill(reference, stage, left, disk / "filler"))
                 print(done[-1].model_dump_json(), flush=True)

@@ -31,6 +31,7 @@ LATE_SHARE = 0.5
 LATE_FROM = 0.7
 
 # group: everything, as when a machine loses power. stage: only the stage. dvc: only DVC, whose stage lives on.
+DVC = "dvc"  # where a stage's name would stand: DVC by itself
 Mode = Literal["group", "stage", "dvc"]
 MODES: tuple[Mode, ...] = ("group", "stage", "dvc")
 KILLS_OF_EACH = 2  # in a chain
@@ -97,10 +98,11 @@ class Reference:
         if not timings.exists() or trees_of(self.checkout.root) != trees_of(ROOT):
             shutil.rmtree(folder, ignore_errors=True)
             self.checkout = clone(self.checkout.root, folder, SMALL)
-            timings.write_text(yaml.safe_dump(_quiet_run(self.checkout)), encoding="utf-8")
+            timings.write_text(yaml.safe_dump(_quiet_run(self.checkout), sort_keys=False), encoding="utf-8")
             (folder / "dvc.lock").write_bytes(self.checkout.lock.read_bytes())
         self.seconds: dict[str, float] = yaml.safe_load(timings.read_text(encoding="utf-8"))
         self.lock = (folder / "dvc.lock").read_bytes()
+        self.stages = [name for name in self.seconds if name != DVC]
 
     def rewind(self, stage: str) -> None:
         """Back to the moment before `stage`: neither the workspace nor the cache has anything of it.
@@ -109,8 +111,7 @@ class Reference:
         """
         self.checkout.lock.write_bytes(self.lock)
         outs = self.checkout.outs()
-        order = list(self.seconds)
-        later = order[order.index(stage) :]
+        later = self.stages[self.stages.index(stage) :]
         shared = {md5 for name in outs if name != stage for out in outs[name] for md5 in self._hashes(out)}
         own = {md5 for out in outs[stage] for md5 in self._hashes(out)} - shared
         written = {out["path"] for out in outs[stage]}
@@ -124,7 +125,7 @@ class Reference:
             if {out["path"] for out in yaml.safe_load(entry.read_text(encoding="utf-8"))["outs"]} == written:
                 entry.unlink()
         locked = yaml.safe_load(self.lock)
-        locked["stages"] = {name: locked["stages"][name] for name in order if name not in later}
+        locked["stages"] = {name: locked["stages"][name] for name in self.stages if name not in later}
         self.checkout.lock.write_text(yaml.safe_dump(locked, sort_keys=False), encoding="utf-8")
 
     def _hashes(self, out: dict[str, Any]) -> set[str]:
@@ -155,7 +156,7 @@ class Reference:
         begun = time.monotonic()
         process = self.checkout.start("repro", log=log)
         try:
-            process.wait(kill.moment * (self.seconds[stage] + self.seconds["dvc"]))
+            process.wait(kill.moment * (self.seconds[stage] + self.seconds[DVC]))
             return kill
         except subprocess.TimeoutExpired:
             seconds = round(time.monotonic() - begun, 2)
@@ -164,7 +165,7 @@ class Reference:
         ran = RUNNING.findall(log.read_text(encoding="utf-8", errors="replace"))
         outs = yaml.safe_load(self.lock)["stages"][stage]["outs"]
         wrote = any((self.checkout.root / out["path"]).exists() for out in outs)
-        running = ran[-1] if ran and at_work else "dvc"
+        running = ran[-1] if ran and at_work else DVC
         return kill.model_copy(update={"seconds": seconds, "running": running, "wrote": wrote})
 
     def left_behind(self) -> list[int]:
@@ -200,15 +201,14 @@ def _quiet_run(checkout: Checkout) -> dict[str, float]:
         raise RuntimeError(log.read_text(encoding="utf-8", errors="replace")[-3000:])
     ends = [*list(begun.values())[1:], time.monotonic()]
     seconds = {stage: round(end - start, 2) for (stage, start), end in zip(begun.items(), ends, strict=True)}
-    return {**seconds, "dvc": round(next(iter(begun.values())) - started, 2)}
+    return {**seconds, DVC: round(next(iter(begun.values())) - started, 2)}
 
 
 def campaign(chains: int, at_most: int, seed: int, results: Path, scratch: Path) -> list[Chain]:
     """Carry out the chains of which `results` has none yet, `at_most` of them; returns all that have been."""
     done = [Chain.model_validate(line) for line in json.loads(results.read_text())] if results.exists() else []
     reference = Reference(scratch)
-    stages = [stage for stage in reference.seconds if stage != "dvc"]
-    left = [chain for chain in plan(stages, chains, seed) if chain.number not in {old.number for old in done}]
+    left = [chain for chain in plan(reference.stages, chains, seed) if chain.number not in {old.number for old in done}]
     for chain in left[:at_most]:
         suffered = reference.suffer(chain)
         print(suffered.model_dump_json(), flush=True)

@@ -132,3 +132,16 @@ def _port_with_twin() -> int:
         with socket.socket() as probe:
             if port + _GRPC < 65536 and probe.connect_ex(("127.0.0.1", port + _GRPC)):
                 return port
+
+
+def prefect_server(folder: Path) -> Server:
+    """Prefect's server over a database in `folder`; clients find it at `url` + "/api"."""
+    port = free_port()
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    return Server(command, port, "/api/health", folder, environment)

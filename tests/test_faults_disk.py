@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,33 +23,43 @@ from clha_core.explain import sentence_for
 from clha_core.params.rewrite import rewrite_params
 
 ROOT = Path(__file__).resolve().parents[1]
-FULL = "/dev/full"  # every write to it fails as on a full disk
+BYTES_A_FILE = 4096
 TENSOR = torch.zeros(10_000)
 
 
-def write_text(path: str) -> None:
-    Path(path).write_text("x" * 10_000, encoding="utf-8")
+def write_text(path: Path) -> None:
+    path.write_text("x" * 10_000, encoding="utf-8")
 
 
-def write_checkpoint(path: str) -> None:
+def write_checkpoint(path: Path) -> None:
     torch.save({"weight": TENSOR}, path)
 
 
-def write_weights(path: str) -> None:
+def write_weights(path: Path) -> None:
     save_file({"weight": TENSOR}, path)
 
 
-def write_parquet(path: str) -> None:
+def write_parquet(path: Path) -> None:
     pq.write_table(pa.table({"a": list(range(10_000))}), path)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """The system refuses to write files longer than BYTES_A_FILE, as a full disk refuses all."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (BYTES_A_FILE, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.parametrize(
     "write", [write_text, write_checkpoint, write_weights, write_parquet], ids=lambda write: write.__name__
 )
-def test_whichever_library_was_writing_the_sentence_is_the_same(write: Callable[[str], None]) -> None:
+def test_whichever_library_was_writing_the_sentence_is_the_same(
+    write: Callable[[Path], None], small_files: None, tmp_path: Path
+) -> None:
     with pytest.raises((OSError, RuntimeError, SafetensorError)) as caught:
-        write(FULL)
+        write(tmp_path / "file")
     assert "the disk is full" in (sentence_for(caught.value) or "")
 
 
@@ -87,7 +97,7 @@ def test_a_stage_that_found_the_disk_full_makes_the_same_bytes_once_there_is_spa
         folder.mkdir()
     assert ingest(quiet).returncode == 0
 
-    failed = ingest(suffered, bytes_a_file=4096)
+    failed = ingest(suffered, bytes_a_file=BYTES_A_FILE)
     assert failed.returncode == 1
     assert "error: the disk is full" in failed.stderr
     assert "Traceback" not in failed.stderr
