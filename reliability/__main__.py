@@ -37,15 +37,24 @@ def disk() -> None:
 
 @app.command()
 def malformed(
-    count: Annotated[int, typer.Option(help="Corrupted files for each reader.")] = 1500,
-    seed: Annotated[int, typer.Option(help="Of what is corrupted, and how.")] = 1,
+    corrupted: Annotated[int, typer.Option(help="Corrupted files for each reader.")] = 1500,
+    nearly_valid: Annotated[int, typer.Option(help="Well-formed, wrong files for each reader of text.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of both.")] = 1,
 ) -> None:
-    """Give corrupted files to every reader of what users bring."""
-    from reliability.malformed import bytes_campaign
+    """Give corrupted and nearly valid files to every reader of what users bring."""
+    from reliability.malformed import bytes_campaign, structured_campaign
 
-    tallies = bytes_campaign(count, seed)
-    write(RESULTS / "malformed.json", {name: vars(tally) for name, tally in tallies.items()})
-    if any(tally.failed for tally in tallies.values()):
+    found = {"corrupted": bytes_campaign(corrupted, seed), "nearly valid": structured_campaign(nearly_valid, seed)}
+    write(
+        RESULTS / "malformed.json",
+        {way: {name: vars(tally) for name, tally in of.items()} for way, of in found.items()},
+    )
+    for way, tallies in found.items():
+        for name, tally in tallies.items():
+            print(f"{name}, {way}: {tally.read} read, {tally.refused} refused, {tally.failed} faults")
+            for fault in tally.faults.values():
+                print(fault)
+    if any(tally.failed for tallies in found.values() for tally in tallies.values()):
         raise typer.Exit(1)
 
 

@@ -4,12 +4,16 @@ import random
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hypothesis
+from hypothesis import HealthCheck
+
 from clha_core.errors import UserError
 from reliability.corrupt import corrupted
+from reliability.nearly_valid import NEARLY_VALID
 from reliability.readers import READERS, Reader
 
 
@@ -45,9 +49,7 @@ def feed(reader: Reader, data: bytes, tally: Tally, scratch: Path) -> None:
         shutil.rmtree(folder)
 
 
-def bytes_campaign(
-    count: int, seed: int, say: Callable[[str], object] = print, readers: Iterable[Reader] = READERS
-) -> dict[str, Tally]:
+def bytes_campaign(count: int, seed: int, readers: Iterable[Reader] = READERS) -> dict[str, Tally]:
     """`count` corrupted files for every reader; the same seed gives the same files."""
     tallies = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -55,6 +57,26 @@ def bytes_campaign(
             chance = random.Random(f"{seed} {reader.name}")
             tally = tallies[reader.name] = Tally()
             for _ in range(count):
-                feed(reader, reader.pack(corrupted(chance, chance.choice(reader.valid))), tally, Path(scratch))
-            say(f"{reader.name}: {tally.read} read, {tally.refused} refused, {tally.failed} faults")
+                data = reader.pack(corrupted(chance, chance.choice(reader.valid)))
+                feed(reader, data, tally, Path(scratch))
     return tallies
+
+
+def structured_campaign(count: int, seed: int) -> dict[str, Tally]:
+    """`count` nearly valid files for each reader of NEARLY_VALID."""
+    tallies = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for reader in (reader for reader in READERS if reader.name in NEARLY_VALID):
+            tally = tallies[reader.name] = Tally()
+            _generate(reader, count, seed, tally, Path(scratch))
+    return tallies
+
+
+def _generate(reader: Reader, count: int, seed: int, tally: Tally, scratch: Path) -> None:
+    @hypothesis.seed(seed)
+    @hypothesis.settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @hypothesis.given(data=NEARLY_VALID[reader.name])
+    def give(data: bytes) -> None:
+        feed(reader, data, tally, scratch)
+
+    give()

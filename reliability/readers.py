@@ -256,14 +256,14 @@ REPLIES = (
 )
 
 _PARAMS = _project_params()
-_PARAMS_FILE = (ROOT / paths.PARAMS).read_bytes()
+PARAMS_FILE = (ROOT / paths.PARAMS).read_bytes()
 READERS = (
     Reader("jsonl", (HH_ROWS, TRL_ROWS), _jsonl),
     Reader("gzip", (gzip.compress(HH_ROWS, mtime=0), gzip.compress(TRL_ROWS, mtime=0)), _gzip),
     Reader("gzip of wrong lines", (HH_ROWS, TRL_ROWS), _gzip, pack=gzip.compress),
     Reader("candidates", (CANDIDATE_ROWS,), _candidates),
-    Reader("params", (_PARAMS_FILE,), _params),
-    Reader("rewriting params", (_PARAMS_FILE,), _rewrite),
+    Reader("params", (PARAMS_FILE,), _params),
+    Reader("rewriting params", (PARAMS_FILE,), _rewrite),
     Reader("verdicts", REPLIES, _verdict),
     Reader("table of verdicts", (_parquet(),), _verdict_table),
     Reader("votes: page", (PAGE,), _page),
