@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh ui mlflow lock clean
+.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh faults ui mlflow lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -55,6 +55,12 @@ scoreboard: install ## Every method at every level of noise, over seeds: hours; 
 
 scoreboard-hh: install ## The same on real rows in data/hh-rlhf (HH layout)
 	python -m flows.scoreboard --study scoreboard/studies/hh.yaml
+
+faults: install ## Kill, fill the disk, corrupt inputs, thousands of times: an hour, goes on where it stopped (docs/reliability.md)
+	python -m reliability kills
+	python -m reliability malformed
+	if [ "$$(id -u)" = 0 ]; then python -m reliability disk; fi
+	pytest tests/test_faults_*.py
 
 ui: install ## Prefect and MLflow on 127.0.0.1, with the flows to start from the browser
 	python -m flows.start --port $(PORT) --mlflow-port $(MLFLOW_PORT)

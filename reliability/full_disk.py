@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from reliability.kills import Reference
+from reliability.kills import Reference, quiet_reference
 from reliability.results import write
 
 DISK_BYTES = 256 << 20
@@ -50,7 +50,7 @@ def campaign(results: Path, scratch: Path) -> list[Filled]:
     shutil.rmtree(scratch, ignore_errors=True)
     done: list[Filled] = []
     with small_disk(scratch / "disk") as disk:
-        reference = Reference(scratch / "logs", disk / "checkout")
+        reference = quiet_reference(scratch / "logs", disk / "checkout")
         for stage in reference.stages:
             for left in LEFT_BYTES:
                 done.append(_fill(reference, stage, left, disk / "filler"))

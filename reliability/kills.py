@@ -85,24 +85,16 @@ def plan(stages: Sequence[str], chains: int, seed: int) -> list[Chain]:
 
 
 class Reference:
-    """A checkout after a quiet `dvc repro`: what the bytes should be, and how long every stage took.
+    """A checkout after a quiet `dvc repro`.
 
     Args:
-        folder: where timings and logs are kept; what is there already is used again if its stages are the same.
-        root: of the checkout; `folder` / checkout without it.
+        lock: its dvc.lock, which has what every byte should be.
+        seconds: how long every stage took, in the order of the stages, and DVC by itself.
     """
 
-    def __init__(self, folder: Path, root: Path | None = None) -> None:
-        self.checkout = Checkout(root or folder / "checkout", folder)
-        timings = folder / "seconds.yaml"
-        if not timings.exists() or trees_of(self.checkout.root) != trees_of(ROOT):
-            shutil.rmtree(folder, ignore_errors=True)
-            self.checkout = clone(self.checkout.root, folder, SMALL)
-            timings.write_text(yaml.safe_dump(_quiet_run(self.checkout), sort_keys=False), encoding="utf-8")
-            (folder / "dvc.lock").write_bytes(self.checkout.lock.read_bytes())
-        self.seconds: dict[str, float] = yaml.safe_load(timings.read_text(encoding="utf-8"))
-        self.lock = (folder / "dvc.lock").read_bytes()
-        self.stages = [name for name in self.seconds if name != DVC]
+    def __init__(self, checkout: Checkout, lock: bytes, seconds: dict[str, float]) -> None:
+        self.checkout, self.lock, self.seconds = checkout, lock, seconds
+        self.stages = [name for name in seconds if name != DVC]
 
     def rewind(self, stage: str) -> None:
         """Back to the moment before `stage`: neither the workspace nor the cache has anything of it.
@@ -204,10 +196,27 @@ def _quiet_run(checkout: Checkout) -> dict[str, float]:
     return {**seconds, DVC: round(next(iter(begun.values())) - started, 2)}
 
 
+def quiet_reference(folder: Path, root: Path) -> Reference:
+    """A reference in a clone at `root`; what is there already is used again if its stages are the same.
+
+    Args:
+        folder: for timings and logs.
+    """
+    checkout, timings, lock = Checkout(root, folder), folder / "seconds.json", folder / "dvc.lock"
+    if not timings.exists() or trees_of(root) != trees_of(ROOT):
+        for old in (root, folder):
+            shutil.rmtree(old, ignore_errors=True)
+        checkout = clone(root, folder, SMALL)
+        seconds = _quiet_run(checkout)
+        shutil.copyfile(checkout.lock, lock)
+        timings.write_text(json.dumps(seconds), encoding="utf-8")
+    return Reference(checkout, lock.read_bytes(), json.loads(timings.read_text(encoding="utf-8")))
+
+
 def campaign(chains: int, at_most: int, seed: int, results: Path, scratch: Path) -> list[Chain]:
     """Carry out the chains of which `results` has none yet, `at_most` of them; returns all that have been."""
     done = [Chain.model_validate(line) for line in json.loads(results.read_text())] if results.exists() else []
-    reference = Reference(scratch)
+    reference = quiet_reference(scratch / "logs", scratch / "checkout")
     left = [chain for chain in plan(reference.stages, chains, seed) if chain.number not in {old.number for old in done}]
     for chain in left[:at_most]:
         suffered = reference.suffer(chain)

@@ -11,7 +11,7 @@ from clha_core.data.sources import local
 from reliability.malformed import Tally, bytes_campaign, feed, structured_campaign
 from reliability.readers import HH_ROWS, READERS, SHEET, Reader, RowsLost
 
-CORRUPTED, NEARLY_VALID = 40, 60
+CORRUPTED, NEARLY_VALID = 30, 30
 
 
 def of_name(name: str) -> Reader:

@@ -15,7 +15,7 @@ from reliability.servers import Server, prefect_server
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS_DOWN = 5
+SECONDS_DOWN = 2
 SLOW_STAGE = """
   slow:
     cmd: printf half > slow.txt; while [ ! -e go ]; do sleep 0.2; done; printf ' and half' >> slow.txt

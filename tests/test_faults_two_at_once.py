@@ -11,7 +11,7 @@ from toy_project import make_toy_project
 
 SLOW_STAGE = """
   slow:
-    cmd: printf half > slow.txt; sleep 4; printf ' and half' >> slow.txt
+    cmd: printf half > slow.txt; sleep 3; printf ' and half' >> slow.txt
     deps: [doubled.txt]
     outs: [slow.txt]
 """
