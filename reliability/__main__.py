@@ -1,5 +1,6 @@
 """`python -m reliability kills|disk|malformed`: the campaigns; `make faults` runs all in full."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -59,4 +60,5 @@ def malformed(
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TQDM_DISABLE", "1")
     app()

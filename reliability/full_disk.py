@@ -70,7 +70,7 @@ def _fill(reference: Reference, stage: str, left: int, filler: Path) -> Filled:
         damage.append(f"it does not say that the disk is full: {text.strip()[-500:]}")
     said = next((line for line in reversed(text.splitlines()) if any(sentence in line for sentence in SAID)), "")
     again, text = reference.checkout.dvc("repro")
-    damage += [f"dvc repro: {text.strip()[-500:]}"] if again else list(reference.checkout.damage())
-    if reference.checkout.lock.read_bytes() != reference.lock:
-        damage.append("dvc.lock is not that of a quiet run")
+    damage += (
+        [f"dvc repro: {text.strip()[-500:]}"] if again else [*reference.checkout.damage(), *reference.differences()]
+    )
     return Filled(stage=stage, left=left, status=status, said=said, damage=damage)

@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from reliability.readers import PAGE, PARAMS_FILE, TASKS
+from clha_core.judging.labels import LABELS
+from reliability.readers import HH_ROWS, PAGE, PARAMS_FILE, TASKS
 
 # Surrogates too: JSON can name half of an emoji, which no file can hold.
 _TEXTS = st.text(st.characters(), max_size=20) | st.sampled_from(
@@ -64,13 +65,13 @@ def _documents(valid: bytes) -> st.SearchStrategy[bytes]:
 _YAML = _altered(yaml.safe_load(PARAMS_FILE)).map(
     lambda document: yaml.safe_dump(document, allow_unicode=False).encode("utf-8", errors="backslashreplace")
 )
-_REPLY = st.fixed_dictionaries({"label": JUNK}, optional={"reason": JUNK}).map(
+_REPLY = st.fixed_dictionaries({"label": st.sampled_from(LABELS) | JUNK}, optional={"reason": JUNK}).map(
     lambda found: f"Well: {json.dumps(found)}".encode()
 )
 
 # By name of the reader.
 NEARLY_VALID = {
-    "jsonl": _file(_ROW),
+    "jsonl": _file(_ROW).map(HH_ROWS.__add__),  # enough good rows that the file is read
     "candidates": _file(_ANSWER),
     "params": _YAML,
     "rewriting params": _YAML,

@@ -1,4 +1,4 @@
-"""Killed at random moments and run again, `dvc repro` ends in the bytes of a quiet run. `make faults` kills 108 times."""
+"""Killed at random moments and run again, `dvc repro` ends in the bytes of a quiet run. More: `make faults`."""
 
 import os
 import shutil

@@ -162,7 +162,7 @@ def read_verdicts(path: Path, key: Key) -> dict[str, int]:
     if not path.exists():
         raise UserError(f"{path} is not here: give --verdicts the table that `clha judge` wrote.")
     try:
-        table = pd.read_parquet(path, columns=["pair", "outcome", "system", "against"])
+        table = pd.read_parquet(path)[["pair", "outcome", "system", "against"]]
         table["outcome"] = table["outcome"].astype("Int8")
     except (OSError, ValueError, TypeError, LookupError) as error:  # pyarrow's own errors are of these
         raise UserError(f"{path} is not a table of verdicts ({error}): run `clha judge` again.") from None

@@ -102,12 +102,17 @@ def _read(file: Path, width: int) -> Iterator[Vote]:
             yield from _sheet(text, file.stem, width)
             return
         content = json.loads(text)
-        yield from _label_studio(content) if isinstance(content, list) else _page(content)
+        yield from map(_writable, _label_studio(content) if isinstance(content, list) else _page(content))
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError, csv.Error) as error:
         raise UserError(
             f"{file} is not a file of votes ({type(error).__name__}: {error}): expected what the page "
             "saves, the filled-in CSV, or Label Studio's JSON export."
         ) from None
+
+
+def _writable(vote: Vote) -> Vote:
+    """Half a surrogate pair, which JSON can name but no terminal can show, in its backslash form."""
+    return Vote(*(part.encode("utf-8", errors="backslashreplace").decode("utf-8") for part in vote))
 
 
 def _page(content: dict[str, Any]) -> Iterator[Vote]:

@@ -1,6 +1,6 @@
 """Rewriting params.yaml by keys, so that comments, order and all other keys stay as a person wrote them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ def rewrite_params(path: Path, values: Mapping[str, Any], origin: str) -> dict[s
         *sections, key = dotted.split(".")
         section = document
         for part in sections:
-            section = section.get(part) if isinstance(section, Mapping) else None
-        if not isinstance(section, Mapping) or key not in section:
+            section = section.get(part) if isinstance(section, MutableMapping) else None
+        if not isinstance(section, MutableMapping) or key not in section:
             raise UserError(f"{origin}: {path} has no key {dotted}.")
         if section[key] != value:
             section[key] = value
