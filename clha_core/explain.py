@@ -11,8 +11,10 @@ from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # SQLite, safetensors and Arrow name the reason only in their texts; torch says no more than that it was writing.
-FULL_TEXTS = ("no space left on device", "disk is full", "disk quota exceeded", "file too large")
-FULL_TEXTS += ("unexpected pos", "pytorchstreamwriter failed")
+FULL_TEXTS = (
+    *("no space left on device", "disk is full", "disk quota exceeded", "file too large"),
+    *("unexpected pos", "pytorchstreamwriter failed"),
+)
 # What a library hides altogether, the disk tells.
 FULL_BYTES = 1 << 20
 

@@ -66,7 +66,7 @@ class Outbox:
 
     def keep(self, method: str, arguments: Mapping[str, Any]) -> None:
         """Add a call; it is on the disk afterwards."""
-        lines = [] if self.waiting else [{"uri": self._uri, "run": self._run_id}]
+        lines: list[dict[str, Any]] = [] if self.waiting else [{"uri": self._uri, "run": self._run_id}]
         lines.append({"method": method, "arguments": arguments})
         with self._file.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
