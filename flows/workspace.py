@@ -98,7 +98,10 @@ class Workspace:
         """Make data and models that params name by a relative path, and that git does not have, reachable.
 
         Returns:
-            The paths that were linked.
+            The paths that were linked; files are copied, as links out of a folder of data are refused.
+
+        Raises:
+            UserError: a relative path leads out of the checkout, and so would out of the workspace.
         """
         named = [params.data.path, params.data.dataset, params.policy.model]
         named += [params.reward_model.model, params.reward_model.eval_model]
@@ -109,9 +112,14 @@ class Workspace:
         linked = []
         for name in dict.fromkeys(named):
             target, link = self.home / name, self.root / name
+            if Path(os.path.normpath(name)).parts[:1] == ("..",):
+                raise UserError(f"{name} leads out of the project: name it by its absolute path, {target.resolve()}.")
             if not Path(name).is_absolute() and target.exists() and not link.exists():
                 link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(target)
+                if target.is_file():
+                    shutil.copy2(target, link)
+                else:
+                    link.symlink_to(target)
                 linked.append(name)
         return linked
 

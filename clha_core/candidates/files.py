@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from clha_core.candidates.pool import Draft
 from clha_core.data.dialogue import RowError, Turn, parse_prompt
 from clha_core.data.sources.local import count_lines, json_lines
-from clha_core.data.sources.source import Unreadable
+from clha_core.data.sources.source import Unreadable, require_inside
 from clha_core.data.splits import prompt_key
 from clha_core.errors import UserError
 
@@ -84,11 +84,16 @@ def candidate_files(folder: Path) -> list[Path]:
     """The files of a folder that hold responses, by name.
 
     Raises:
-        UserError: no such folder, or two files that would share a name in the reports.
+        UserError: no such folder, a link out of it, an unreadable name, or two files that would share a name in the
+            reports.
     """
     if not folder.is_dir():
         raise UserError(f"candidates.files {folder} is not a folder: make it, or name the one with your JSONL files.")
     files = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and path.is_file())
+    for file in files:
+        require_inside(file, folder)
+        if not file.name.isprintable():  # it becomes the origin of responses, in tables and reports
+            raise UserError(f"{folder} has a file with an unreadable name, {file.name!r}: rename it.")
     names = Counter(map(file_name, files))
     if twice := [name for name, count in names.items() if count > 1]:
         raise UserError(f"{folder} has {twice[0]}.jsonl and {twice[0]}.jsonl.gz: remove one.")

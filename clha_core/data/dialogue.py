@@ -92,7 +92,7 @@ def parse_row(row: Mapping[str, Any]) -> Preference:
     candidates += [("augmented", value) for value in augmented]
 
     prompt: list[Turn] | None = given_prompt
-    responses: list[str] = []
+    responses: dict[str, None] = {}  # a set in order: a row may bring a hundred thousand
     for source, value in candidates:
         dialogue = _dialogue(value, source, given_prompt)
         _check_dialogue(dialogue, source)
@@ -103,10 +103,10 @@ def parse_row(row: Mapping[str, Any]) -> Preference:
             raise RowError(Reason.PROMPTS_DIFFER, f'The turns before the reply of "{source}" are not the prompt\'s.')
         if reply["content"] in responses:
             raise RowError(Reason.EQUAL_REPLIES, f'The reply of "{source}" repeats another one of the row.')
-        responses.append(reply["content"])
+        responses[reply["content"]] = None
     assert prompt is not None  # "chosen" was parsed, so there is one
-    _check_encodable([turn["content"] for turn in prompt] + responses)
-    return Preference(prompt, responses, [source for source, _ in candidates])
+    _check_encodable([*(turn["content"] for turn in prompt), *responses])
+    return Preference(prompt, list(responses), [source for source, _ in candidates])
 
 
 def split_turns(text: str) -> list[Turn]:

@@ -1,13 +1,20 @@
 """Rows of a Hugging Face dataset with chosen and rejected: from the hub, or from a local dataset folder."""
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
 import httpx
 
-from clha_core.data.sources.source import SOURCE_SPLITS, RawRow, SourceSplit, check_subset_name, limited
+from clha_core.data.sources.source import (
+    SOURCE_SPLITS,
+    RawRow,
+    SourceSplit,
+    check_subset_name,
+    limited,
+    require_inside,
+)
 from clha_core.errors import UserError
 from clha_core.params import DataParams
 
@@ -29,8 +36,10 @@ def hub_splits(data: DataParams) -> list[SourceSplit]:
     A subset is a configuration of the dataset, or else one of its folders.
 
     Raises:
-        UserError: no network, no such dataset, revision or subset, or no train split.
+        UserError: no network, no such dataset, revision or subset, or no train split; a link out of a local folder.
     """
+    for file in Path(data.dataset).rglob("*"):
+        require_inside(file, Path(data.dataset))
     try:
         subsets = _subsets(data)
         splits = []

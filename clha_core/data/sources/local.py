@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -16,10 +17,16 @@ from clha_core.data.sources.source import (
     Unreadable,
     check_subset_name,
     limited,
+    require_inside,
 )
 from clha_core.errors import UserError
 from clha_core.params import DataParams
 
+# Against files made to fill memory and disk (SECURITY.md). HH's longest line has 0.03 MiB; packed it is a third.
+MAX_LINE_BYTES = 8 << 20
+MAX_EXPANSION = 100  # unpacked bytes for each packed one...
+ALWAYS_EXPANDED_BYTES = 16 << 20  # ...after these
+_SHOWN_BYTES = 1_000  # of a line that is too long, in the quarantine
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 20
 
@@ -35,6 +42,7 @@ def local_splits(data: DataParams) -> list[SourceSplit]:
         for split in SOURCE_SPLITS:
             file = _split_file(folder, split)
             if file is not None:
+                require_inside(file, Path(data.path))
                 limit = data.max_train_rows if split == "train" else data.max_test_rows
                 splits.append(_source_split(subset, split, file, limit))
     return splits
@@ -85,14 +93,23 @@ def _source_split(subset: str, split: SourceSplitName, file: Path, limit: int) -
 
 def json_lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any] | Unreadable]]:
     """The lines of a file that are not blank, with their numbers from 0."""
-    return ((number, _parse_line(line)) for number, line in enumerate(_lines(file)) if line.strip())
+    return ((number, _parse_line(line)) for number, line in enumerate(_lines(file)) if _too_long(line) or line.strip())
 
 
 def _lines(file: Path) -> Iterator[bytes]:
+    """Lines; only the beginning of one that is too long."""
     with _open(file) as stream:
         if stream.peek(3)[:3] == _BYTE_ORDER_MARK:  # type: ignore[attr-defined]
             stream.read(3)
-        yield from stream
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            yield line
+            rest = line if _too_long(line) else b""
+            while rest and not rest.endswith(b"\n"):
+                rest = stream.readline(_CHUNK_BYTES)
+
+
+def _too_long(line: bytes) -> bool:
+    return len(line) > MAX_LINE_BYTES
 
 
 def _open(file: Path) -> BinaryIO:
@@ -105,14 +122,21 @@ def count_lines(file: Path) -> int:
     """Lines of a file, which is read through for it.
 
     Raises:
-        UserError: it cannot be read or unpacked.
+        UserError: it cannot be read or unpacked, or unpacks to more than MAX_EXPANSION times its size.
     """
-    count, last = 0, b"\n"
+    count, last, expanded = 0, b"\n", 0
     try:
+        largest = max(ALWAYS_EXPANDED_BYTES, MAX_EXPANSION * file.stat().st_size)
         with _open(file) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 count += chunk.count(b"\n")
                 last = chunk[-1:]
+                expanded += len(chunk)
+                if expanded > largest and file.suffix == ".gz":
+                    raise UserError(
+                        f"{file} unpacks to more than {MAX_EXPANSION} times its size, as no dialogues do: it may be "
+                        f"made to fill the disk. If you trust it, unpack it yourself: gunzip {file}"
+                    )
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
             f"{file} is damaged or cut off ({error}): get the file again; `gzip -t {file}` tells whether it is whole."
@@ -123,15 +147,25 @@ def count_lines(file: Path) -> int:
 
 
 def _parse_line(line: bytes) -> Mapping[str, Any] | Unreadable:
+    if _too_long(line):
+        shown = line[:_SHOWN_BYTES].decode("utf-8", errors="backslashreplace")
+        return Unreadable(shown, f"The line is longer than {MAX_LINE_BYTES} bytes; this is how it begins.")
     try:
         text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         shown = line.rstrip(b"\r\n").decode("utf-8", errors="backslashreplace")
         return Unreadable(shown, f"The line is not UTF-8: byte {error.start} cannot be decoded.")
     try:
-        row = json.loads(text)
+        row = json.loads(text, parse_constant=_number, parse_float=_number)
     except (ValueError, RecursionError) as error:
         return Unreadable(text, f"The line is not JSON: {error}.")
     if not isinstance(row, dict):
         return Unreadable(text, f"The line is not a JSON object but a {type(row).__name__}.")
     return row
+
+
+def _number(text: str) -> float:
+    """A number that can be written again: Python reads NaN, and 1e999 as infinity, which are not JSON."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value

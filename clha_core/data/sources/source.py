@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from clha_core.errors import UserError
@@ -12,6 +13,8 @@ SOURCE_SPLITS: tuple[SourceSplitName, ...] = ("train", "test")
 
 # Subsets become folder names, parts of row ids and text in reports.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Caches of DVC (cache.type) and of the hub, which files may be links into: only who has a file can name it by its hash.
+_BY_HASH = re.compile(r".*/(files/md5/[0-9a-f]{2}/[0-9a-f]{30}|blobs/([0-9a-f]{40}|[0-9a-f]{64}))")
 
 
 class Unreadable(NamedTuple):
@@ -58,6 +61,19 @@ def check_subset_name(name: str) -> str:
             "or digit (data.subsets and the folder names)."
         )
     return name
+
+
+def require_inside(file: Path, folder: Path) -> None:
+    """Raises:
+    UserError: the file is, or lies behind, a link that leads out of the folder. Data that others packed could so
+        name any file of this machine, whose lines would end in the quarantine.
+    """
+    target = file.resolve()
+    if not target.is_relative_to(folder.resolve()) and not _BY_HASH.fullmatch(target.as_posix()):
+        raise UserError(
+            f"{file} is a link out of {folder}, to {target}: put the file itself there, or name the folder that it is "
+            "in (which may itself be a link)."
+        )
 
 
 def limited(rows: int, limit: int) -> int:
