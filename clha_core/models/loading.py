@@ -24,6 +24,7 @@ from transformers import (
 import clha_core.models.gpt_neox_reward  # noqa: F401  (registers the paper's reward model with the Auto classes)
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
+from clha_core.models.checkpoint_index import require_own_shards
 from clha_core.params import PolicyParams
 
 POINTER = "pointer.json"
@@ -96,8 +97,8 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
         tokenizer = AutoTokenizer.from_pretrained(
             source.name, revision=source.revision, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"no tokenizer could be loaded from {source.name}: {error}") from None
+    except Exception as error:  # whatever its files make a library do: they may be anybody's
+        raise UserError(f"no tokenizer could be loaded from {source.name}: {_reason(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -148,6 +149,7 @@ def load_reward_model(
 
 def _load(auto_class: Any, folder: Path, *, dtype: str, trust_remote_code: bool, **options: Any) -> PreTrainedModel:
     source = follow_pointer(folder)
+    require_own_shards(Path(source.name))
     try:
         model, info = auto_class.from_pretrained(
             source.name,
@@ -158,14 +160,18 @@ def _load(auto_class: Any, folder: Path, *, dtype: str, trust_remote_code: bool,
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as above
         raise UserError(
-            f"no model could be loaded from {source.name}: {error}\nOnly safetensors are read: convert a pickled "
-            "checkpoint (.bin) first, for example with the hub's conversion space."
-        ) from None
+            f"no model could be loaded from {source.name}: {_reason(error)}\nOnly safetensors are read: convert a "
+            "pickled checkpoint (.bin) first, for example with the hub's conversion space."
+        ) from error
     if info["missing_keys"]:
         raise UserError(
             f"{source.name} lacks weights, which would be random: {sorted(info['missing_keys'])[:5]}. "
             f"It is not a checkpoint for {type(model).__name__}."
         )
     return model
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"

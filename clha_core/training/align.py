@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -126,6 +127,9 @@ def align(
 
     A training that was cut off goes on from its last checkpoint in `config.output_dir`, which is removed once the
     model is written.
+
+    Raises:
+        UserError: as CLHATrainer does, and where that checkpoint holds objects that are not a training's.
     """
     callbacks: list[TrainerCallback] = [TrackingCallback(tracker), EvaluateLast()]
     if optim.early_stopping:
@@ -143,7 +147,13 @@ def align(
     checkpoint = last_checkpoint(run)
     if checkpoint:
         print(f"going on from {checkpoint}")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except pickle.UnpicklingError as error:  # torch reads optimizer and random state as tensors and numbers alone
+        raise UserError(
+            f"{checkpoint} holds more than a training leaves there: it is damaged, or not of this training. Remove "
+            f"{run} to begin again."
+        ) from error
     best = trainer.state.best_global_step or trainer.state.global_step
     at_best = next((entry for entry in trainer.state.log_history if entry["step"] == best and "eval_loss" in entry), {})
     names = ("eval_loss", "eval_rewards/accuracies", "eval_rewards/margins")
