@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from clha_core.commands.assess import app as assess
@@ -17,6 +16,7 @@ from clha_core.commands.judge import judge
 from clha_core.commands.registry import compare, registry
 from clha_core.errors import UserError
 from clha_core.params import load_params
+from clha_core.terminal import say, terminal
 
 app = typer.Typer(
     name="clha",
@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-console = Console()
+console = terminal()
 
 # Before any library starts: no telemetry, no warnings about forked tokenizers, the same bits every time.
 QUIET = {
@@ -70,7 +70,7 @@ def register(
     """Register the aligned model in MLflow; the alias champion only if it is better, else candidate."""
     from clha_core.stages.register import run
 
-    console.print(run(load_params(), against_base=against_base).sentence())
+    say(console, run(load_params(), against_base=against_base).sentence())
 
 
 @app.command()
@@ -87,9 +87,9 @@ def use(preset: Annotated[str, typer.Argument(help="A file of presets/, without 
     from clha_core.presets import apply_preset
 
     changed = apply_preset(preset, Path("params.yaml"))
-    console.print(f"params.yaml is now the preset {preset!r}: {len(changed)} keys changed.")
+    say(console, f"params.yaml is now the preset {preset!r}: {len(changed)} keys changed.")
     for key, value in changed.items():
-        console.print(f"  {key}: {value}", highlight=False)
+        say(console, f"  {key}: {value}")
 
 
 app.command()(compare)
@@ -107,5 +107,5 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        terminal(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)

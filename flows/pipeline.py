@@ -17,6 +17,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from clha_core import paths
+from clha_core.markdown import as_text
 from clha_core.params import Params
 from clha_core.tracking.lineage import FLOW_RUN_ID, FLOW_RUN_URL
 from flows.form import FormParams
@@ -55,7 +56,7 @@ def register(params: Params, workspace: Workspace) -> str:
     table = summary_markdown(metrics, params.train.method)
     create_markdown_artifact(
         key=SUMMARY_KEY,
-        markdown=f"## Result of {flow_run.name}\n\n{table}\n{registration.sentence()}\n",
+        markdown=f"## Result of {as_text(flow_run.name or '')}\n\n{table}\n{as_text(registration.sentence())}\n",
         description="Base, SFT and the aligned model on the test prompts",
     )
     if registration.link.startswith("http"):

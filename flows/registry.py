@@ -8,6 +8,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.runtime import flow_run
 from prefect.types.entrypoint import EntrypointType
 
+from clha_core.markdown import as_text
 from clha_core.params import Params, load_params
 from clha_core.paths import PARAMS
 from clha_core.tracking.lineage import FLOW_RUN_ID, FLOW_RUN_URL
@@ -56,7 +57,8 @@ def promote(version: str, why: str, by: str = "") -> str:
     """
     from clha_core.tracking import operations
 
-    return _artifact(CHAMPION_KEY, operations.promote(_params(), version, why, HOME, by=by or None).sentence())
+    change = operations.promote(_params(), version, why, HOME, by=by or None)
+    return _artifact(CHAMPION_KEY, as_text(change.sentence()))
 
 
 @flow(name="clha-registry-rollback", persist_result=False, log_prints=True)
@@ -70,7 +72,9 @@ def rollback(why: str, model: str = "", by: str = "") -> str:
     """
     from clha_core.tracking import operations
 
-    return _artifact(CHAMPION_KEY, operations.rollback(_params(), model or None, why, HOME, by=by or None).sentence())
+    return _artifact(
+        CHAMPION_KEY, as_text(operations.rollback(_params(), model or None, why, HOME, by=by or None).sentence())
+    )
 
 
 def registry_deployments() -> list[RunnerDeployment]:

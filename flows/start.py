@@ -19,8 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from clha_core import paths
+from clha_core.addresses import public_address
 from clha_core.errors import UserError
 from clha_core.presets import PRESETS, preset_names
+from clha_core.terminal import terminal
 from flows.guard import guarded, stop
 from flows.quiet_ui import remove_telemetry_key
 
@@ -168,7 +170,7 @@ def run(host: str, port: int, mlflow_port: int, console: Console) -> None:
             started.append((flows, launch(flows, environment, stack)))
             wait_until_healthy(*started[-1])
         console.print(f"Start runs:        {environment['PREFECT_UI_URL']}/deployments", highlight=False)
-        console.print(f"Runs and models:   {mlflow_url}", highlight=False)
+        console.print(f"Runs and models:   {public_address(mlflow_url)}", highlight=False)
         console.print(f"Logs: {logs}. Ctrl-C stops everything.", highlight=False)
         while True:
             for service, process in started:
@@ -190,7 +192,7 @@ def main() -> int:
     options = parser.parse_args()
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, interrupt)
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     try:
         run(options.host, options.port, options.mlflow_port, console)
     except KeyboardInterrupt:

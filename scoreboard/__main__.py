@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from clha_core import paths
 from clha_core.cli import QUIET
 from clha_core.errors import UserError
 from clha_core.params import Params, load_params
+from clha_core.terminal import terminal
 from scoreboard.study import STUDY, Study, load_study, study_params
 
 SCRATCH = paths.SCRATCH / "scoreboard"
@@ -72,5 +72,5 @@ if __name__ == "__main__":
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
+        terminal(stderr=True).print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)

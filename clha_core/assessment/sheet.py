@@ -8,7 +8,7 @@ from clha_core.judging.criteria import CRITERIA
 
 COLUMNS = ("export", "item", "question", "prompt", "A", "B", "vote", "comment")
 # A cell that begins so is a formula to spreadsheet programs, and model outputs are anybody's text.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def write_sheet(blinded: BlindSet, path: Path) -> None:

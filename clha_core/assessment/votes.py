@@ -15,6 +15,7 @@ from clha_core.judging.labels import LABELS
 
 VOTES_FORMAT = "clha-votes"
 SKIP = "skip"
+MAX_BYTES = 64 << 20  # a sheet has all the texts
 # What may stand in a CSV file: the label in any case, or the page's key for it.
 _TYPED = {SKIP: SKIP, "0": SKIP} | {label.casefold(): label for label in LABELS}
 _TYPED |= {str(place): label for place, label in enumerate(LABELS, start=1)}
@@ -92,6 +93,8 @@ def _add(ballot: Ballot, vote: Vote, file: Path) -> None:
 
 def _read(file: Path, width: int) -> Iterator[Vote]:
     try:
+        if file.stat().st_size > MAX_BYTES:
+            raise UserError(f"{file} is larger than {MAX_BYTES} bytes, as no file of votes is.")
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
@@ -103,7 +106,7 @@ def _read(file: Path, width: int) -> Iterator[Vote]:
             return
         content = json.loads(text)
         yield from _label_studio(content) if isinstance(content, list) else _page(content)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, csv.Error) as error:
         raise UserError(
             f"{file} is not a file of votes ({type(error).__name__}: {error}): expected what the page "
             "saves, the filled-in CSV, or Label Studio's JSON export."
@@ -120,6 +123,7 @@ def _page(content: dict[str, Any]) -> Iterator[Vote]:
 
 def _sheet(text: str, rater: str, width: int) -> Iterator[Vote]:
     """A CSV file, also with the semicolons or tabs that some spreadsheet programs write; its name is the rater's."""
+    csv.field_size_limit(MAX_BYTES)  # a prompt may be longer than the default of 131072
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):

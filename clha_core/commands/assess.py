@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from clha_core import paths
 from clha_core.params import load_params
+from clha_core.terminal import say, terminal
 
 app = typer.Typer(
     name="assess", help="Blinded assessment by people: export pairs of answers, import votes.", no_args_is_help=True
 )
-console = Console()
+console = terminal()
 
 
 class Format(StrEnum):
@@ -52,12 +52,10 @@ def export(
     if Format.label_studio in format:
         write_tasks(blinded, for_raters / "label-studio")
     write_key(key, out / "key.json")
-    console.print(
-        f"{len(blinded.items)} pairs to rate are in {for_raters}: give raters this folder only.", soft_wrap=True
-    )
+    say(console, f"{len(blinded.items)} pairs to rate are in {for_raters}: give raters this folder only.")
     if key.identical:
-        console.print(f"{len(key.identical)} more pairs have identical answers; they will count as ties.")
-    console.print(f"Which system is which is in {out / 'key.json'}: keep it, raters must not see it.", soft_wrap=True)
+        say(console, f"{len(key.identical)} more pairs have identical answers; they will count as ties.")
+    say(console, f"Which system is which is in {out / 'key.json'}: keep it, raters must not see it.")
 
 
 @app.command("import")
@@ -79,4 +77,4 @@ def import_votes(
     results = assess(opened, read_ballots(files, opened), load_params().evaluate, verdicts=verdicts, tie_band=tie_band)
     write_metrics(results, out)
     print_results(results, console)
-    console.print(f"Every figure is in {out}.", soft_wrap=True)
+    say(console, f"Every figure is in {out}.")

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from clha_core import paths
 from clha_core.errors import UserError
 from clha_core.params import load_params
+from clha_core.terminal import say, terminal
 
-console = Console()
+console = terminal()
 
 
 def judge(
@@ -71,13 +71,13 @@ def judge(
 
     figures = {"system": system, "against": against} | summarise_verdicts(judged, name, params.evaluate)
     figures |= {"usage": usage} if usage else {}
-    stem = f"{system}-vs-{against}-{re.sub(r'[^A-Za-z0-9.]+', '-', name)}"
+    stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{system}-vs-{against}-{name}")
     verdicts = out / f"{stem}.parquet"
     out.mkdir(parents=True, exist_ok=True)
     judged.assign(judge=name, system=system, against=against).to_parquet(verdicts, index=False)
     write_metrics(figures, out / f"{stem}.json")
     print_verdicts(figures, system, against, console)
-    console.print(f"Every verdict is in {verdicts}, every figure beside it.", soft_wrap=True)
+    say(console, f"Every verdict is in {verdicts}, every figure beside it.")
     # Verdicts on other answers than those of models/aligned are not its record.
     if mlflow and system == "aligned" and generations == paths.GENERATIONS and paths.ALIGNED_MODEL.is_dir():
         from clha_core.tracking.judging import describe_judging

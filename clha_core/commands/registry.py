@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
 from clha_core.params import load_params
+from clha_core.terminal import say, terminal
 
 HERE = Path()
-console = Console()
+console = terminal()
 registry = typer.Typer(help="Who is champion, and why: list, show, promote, rollback.", no_args_is_help=True)
 
 Reference = Annotated[str, typer.Argument(help="A version or an alias: 3, candidate, NAME/3, NAME@candidate.")]
@@ -42,9 +42,9 @@ def compare(
     params = load_params()
     comparison = operations.compare(params, a, b, HERE)
     for sentence in comparison.sentences():
-        _say(sentence)
+        say(console, sentence)
     console.print(comparison_table(comparison))
-    _say(verdict(comparison))
+    say(console, verdict(comparison))
     if json_file is not None:
         figures = {"A": comparison.a.name, "B": comparison.b.name, "metrics": comparison.metrics}
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -76,11 +76,11 @@ def show(version: Reference = "champion") -> None:
     from clha_core.tracking import operations
 
     found = operations.show(load_params(), version, HERE)
-    _say(f"{found.name} version {found.version}, {', '.join(found.aliases) or 'no alias'}; run {found.run_id}")
+    say(console, f"{found.name} version {found.version}, {', '.join(found.aliases) or 'no alias'}; run {found.run_id}")
     console.print(Markdown(found.description or "No page: it was not registered by `clha register`."))
     table = Table("Tag", "Value", box=box.SIMPLE_HEAD, show_edge=False)
     for key, value in sorted(found.tags.items()):
-        table.add_row(key, Text(value))
+        table.add_row(Text(key), Text(value))
     console.print(table)
 
 
@@ -89,7 +89,7 @@ def promote(version: Reference, why: Why, by: By = None) -> None:
     """Make a version champion. What the gate says of it is noted, but you decide."""
     from clha_core.tracking import operations
 
-    _say(operations.promote(load_params(), version, why, HERE, by=by).sentence())
+    say(console, operations.promote(load_params(), version, why, HERE, by=by).sentence())
 
 
 @registry.command()
@@ -97,12 +97,8 @@ def rollback(why: Why, model: Model = None, by: By = None) -> None:
     """Make the champion before the present one champion again."""
     from clha_core.tracking import operations
 
-    _say(operations.rollback(load_params(), model, why, HERE, by=by).sentence())
+    say(console, operations.rollback(load_params(), model, why, HERE, by=by).sentence())
 
 
 def _pairs(cells: list[str]) -> list[str]:
     return [f"{first}\n{second}" for first, second in zip(cells[::2], cells[1::2], strict=True)]
-
-
-def _say(sentence: str) -> None:
-    console.print(sentence, highlight=False, markup=False, soft_wrap=True)

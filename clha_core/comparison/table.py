@@ -9,6 +9,7 @@ from rich.text import Text
 from clha_core.comparison.compare import Comparison
 from clha_core.evaluation.summary import HUMAN, TOTAL
 from clha_core.evaluation.table import NOTHING, markdown_table, reward_name, with_interval
+from clha_core.markdown import as_text
 
 COLUMNS = ("", "A", "B", "A - B")
 
@@ -69,7 +70,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Who is who, the verdict, and a table a subset."""
-    parts = ["  \n".join(comparison.sentences()), f"**{verdict(comparison)}**"]
+    parts = ["  \n".join(map(as_text, comparison.sentences())), f"**{as_text(verdict(comparison))}**"]
     for heading, rows in rows_of(comparison):
         parts.append(markdown_table([heading, *COLUMNS[1:]], rows))
     return "\n\n".join(parts)

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from openai import (
     APIConnectionError,
@@ -27,6 +26,7 @@ from openai import (
 from openai.types.chat import ChatCompletion
 from tqdm import tqdm
 
+from clha_core.addresses import public_address, without_secrets
 from clha_core.endpoint.request import Answer, Reply, Request
 from clha_core.endpoint.store import ReplyStore
 from clha_core.errors import UserError
@@ -90,9 +90,7 @@ class Endpoint:
     @property
     def address(self) -> str:
         """The URL less what may be secret in it."""
-        parts = urlsplit(self.url)
-        port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+        return public_address(self.url)
 
     def complete(
         self,
@@ -248,7 +246,7 @@ class _Asking:
 
     def _detail(self, error: BaseException) -> str:
         """The server's own words; some repeat the key in them."""
-        return str(error).replace(self.endpoint.key, "***")[:DETAIL_CHARS]
+        return without_secrets(str(error), self.endpoint.url).replace(self.endpoint.key, "***")[:DETAIL_CHARS]
 
 
 def _reply(completion: Any, model: str) -> Reply:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clha_core.evaluation.summary import HUMAN, TOTAL, is_marked, systems_of
+from clha_core.markdown import as_text
 
 NOTHING = "—"
 
@@ -79,7 +80,7 @@ def summary_markdown(metrics: dict[str, Any], method: str) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows as Markdown, the first column to the left and all others to the right."""
+    """Rows as Markdown, the first column to the left and all others to the right; every cell is text."""
     rule = [":--", *(["--:"] * (len(columns) - 1))]
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, rule, *cells]) + "\n"
+    cells = [[as_text(cell) for cell in row] for row in [columns, *rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [cells[0], rule, *cells[1:]]) + "\n"

@@ -23,7 +23,7 @@ def outcome_row(name: str, measures: dict[str, float] | None) -> tuple[str, ...]
 
 def outcome_table(title: str, first_column: str, rows: list[tuple[str, ...]]) -> Table:
     """A table of outcome_row()s."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, collapse_padding=True)
+    table = Table(title=Text(title, style="table.title"), box=box.SIMPLE_HEAD, show_edge=False, collapse_padding=True)
     for place, column in enumerate((first_column, "Pairs", "Win", "Tie", "Lose", "Win rate")):
         table.add_column(column, justify="left" if place == 0 else "right", no_wrap=place > 0)
     for row in rows:

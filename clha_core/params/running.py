@@ -37,4 +37,6 @@ class RegistryParams(Section):
     """Names in MLflow; where the server is comes from the environment (MLFLOW_TRACKING_URI)."""
 
     experiment: str = Field(min_length=1)
-    model_name: str = Field(min_length=1, description="Registered model; its best version gets the alias champion.")
+    model_name: str = Field(
+        min_length=1, pattern="^[^'/:]+$", description="Registered model; its best version gets the alias champion."
+    )

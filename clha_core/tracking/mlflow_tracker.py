@@ -17,6 +17,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from clha_core import paths
+from clha_core.addresses import public_address, without_secrets
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
 from clha_core.params import Params
@@ -91,8 +92,9 @@ def connect(root: Path, experiment: str) -> MlflowClient:
             _require_experiment(client, experiment, None if uri else (home / "mlartifacts").as_uri())
             mlflow.set_experiment(experiment)
     except MlflowException as error:
+        where = mlflow.get_tracking_uri()
         raise UserError(
-            f"MLflow at {mlflow.get_tracking_uri()} cannot be used: {error}\n"
+            f"MLflow at {public_address(where)} cannot be used: {without_secrets(str(error), where)}\n"
             "Start it (make mlflow), or correct MLFLOW_TRACKING_URI."
         ) from None
     return client
@@ -178,7 +180,7 @@ def find_run(experiment: str, model_digest: str) -> Run | None:
 
 def run_link(run: Run) -> str:
     """Where to look at a run: a page of the server, or the run's id in the local database."""
-    uri = os.environ.get("CLHA_MLFLOW_UI_URL") or mlflow.get_tracking_uri()
+    uri = public_address(os.environ.get("CLHA_MLFLOW_UI_URL") or mlflow.get_tracking_uri())
     if uri.startswith("http"):
         return f"{uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     return f"run {run.info.run_id} (make mlflow shows it)"

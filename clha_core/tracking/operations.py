@@ -7,6 +7,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from clha_core.comparison.compare import Comparison
 from clha_core.comparison.compare import compare as compare_sides
+from clha_core.errors import UserError
 from clha_core.params import Params
 from clha_core.tracking import promotion
 from clha_core.tracking.evaluations import find_side, require_version
@@ -27,7 +28,7 @@ def compare(params: Params, a: str, b: str, root: Path) -> Comparison:
 
 def listing(params: Params, model: str | None, root: Path) -> list[list[str]]:
     """A row of listing.COLUMNS for each version of a model (registry.model_name if none is named)."""
-    return list_versions(_client(params, root), model or params.registry.model_name)
+    return list_versions(_client(params, root), _model_name(params, model))
 
 
 def show(params: Params, reference: str, root: Path) -> ModelVersion:
@@ -54,8 +55,17 @@ def rollback(params: Params, model: str | None, why: str, root: Path, *, by: str
     Raises:
         UserError: no reason, no champion, or none before it.
     """
-    name = model or params.registry.model_name
+    name = _model_name(params, model)
     return promotion.rollback(_client(params, root), name, why=why, by=by or promotion.person(root), root=root)
+
+
+def _model_name(params: Params, model: str | None) -> str:
+    """Raises:
+    UserError: it has a quote, which would end the name in MLflow's language for filters.
+    """
+    if model is not None and "'" in model:
+        raise UserError(f"{model!r} is no name of a registered model: it has a quote.")
+    return model or params.registry.model_name
 
 
 def _client(params: Params, root: Path) -> MlflowClient:

@@ -1,7 +1,6 @@
 """The page of a registered version: where it comes from, and how to get that back. And from the run to the version."""
 
 from collections.abc import Mapping
-from html import escape
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -9,6 +8,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from clha_core import paths
+from clha_core.markdown import as_text, link
 from clha_core.tracking.lineage import COMMIT_TAG, DVC_MD5_TAG, MODEL_MD5_TAG, REPOSITORY_TAG
 from clha_core.tracking.registry import is_absent
 
@@ -51,18 +51,18 @@ def describe(version: ModelVersion, run: Run) -> str:
     """Markdown; links to MLflow are relative, so that they hold wherever the server is."""
     tags, origin = run.data.tags, origin_of(run)
     lines = ["| | |", "|---|---|"]
-    lines.append(f"| Training | [{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}) |")
+    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    lines.append(f"| Training | {link(run.info.run_name, page)} |")
     versioned = {path: md5 for path, md5 in origin.items() if path.startswith(("data/", MODEL))}
-    lines += [f"| `{path}` | DVC md5 `{md5}` |" for path, md5 in versioned.items()]
+    lines += [f"| {as_text(path)} | DVC md5 {as_text(md5)} |" for path, md5 in versioned.items()]
     if commit := tags.get(COMMIT_TAG):
-        repository = tags.get(REPOSITORY_TAG)
-        shown = f"[{commit}]({repository}/commit/{commit})" if repository else f"`{commit}`"
+        shown = link(commit, f"{tags.get(REPOSITORY_TAG, '')}/commit/{commit}")
         dirty = ", with uncommitted changes" if tags.get("git.dirty") == "true" else ""
         lines.append(f"| Code | git commit {shown}{dirty} |")
     if url := tags.get(FLOW_RUN_TAG):
-        lines.append(f"| Flow run | [{tags.get('prefect.flow_run_id', url)}]({url}) |")
+        lines.append(f"| Flow run | {link(tags.get('prefect.flow_run_id', url), url)} |")
     if gate := version.tags.get("gate.reason"):
-        lines.append(f"| Gate | {gate} |")
+        lines.append(f"| Gate | {as_text(gate)} |")
     for heading, prefix in (("Made champion", "promoted"), ("Rolled back", "rolled_back")):
         if f"{prefix}.why" in version.tags:
             lines.append(f"| {heading} | {_decision(version.tags, prefix)} |")
@@ -84,14 +84,10 @@ def describe(version: ModelVersion, run: Run) -> str:
 
 
 def _decision(tags: Mapping[str, str], prefix: str) -> str:
-    facts = f"{tags[f'{prefix}.at']}, by {_cell(tags[f'{prefix}.by'])}: {_cell(tags[f'{prefix}.why'])}"
+    facts = as_text(f"{tags[f'{prefix}.at']}, by {tags[f'{prefix}.by']}: {tags[f'{prefix}.why']}")
     url = tags.get(f"{prefix}.flow_run_url")
-    return f"{facts} ([flow run]({url}))" if url else facts
+    return f"{facts} ({link('flow run', url)})" if url else facts
 
 
 def _md5(tags: list) -> list[str]:
     return [tag.value for tag in tags if tag.key == DVC_MD5_TAG]
-
-
-def _cell(text: str) -> str:
-    return " ".join(escape(text, quote=False).replace("|", "\\|").split())

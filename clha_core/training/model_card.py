@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from clha_core.markdown import as_text
 from clha_core.params import OptimParams, flatten
 from clha_core.training.config import CLHAConfig
 
@@ -49,6 +50,8 @@ def write_model_card(
         rows=rows,
         best_step=best_step,
         metrics="\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items()),
-        parameters="\n".join(f"| {name} | {value} |" for name, value in flatten(optim.model_dump(mode="json"))),
+        parameters="\n".join(
+            f"| {name} | {as_text(str(value))} |" for name, value in flatten(optim.model_dump(mode="json"))
+        ),
     )
     ModelCard(card).save(out / "README.md")
