@@ -15,6 +15,7 @@ def write_assessment_page(blinded: BlindSet, path: Path) -> None:
     write_page(
         "assessment/page.html.j2",
         path,
+        script="assessment/page.js",
         title="Which answer is better?",
         export=blinded.export,
         votes_format=VOTES_FORMAT,

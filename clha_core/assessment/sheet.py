@@ -8,7 +8,8 @@ from clha_core.judging.criteria import CRITERIA
 
 COLUMNS = ("export", "item", "question", "prompt", "A", "B", "vote", "comment")
 # A cell that begins so is a formula to spreadsheet programs, and model outputs are anybody's text.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+# The last four are the wide forms of the first four.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def write_sheet(blinded: BlindSet, path: Path) -> None:

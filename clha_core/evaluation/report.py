@@ -26,6 +26,7 @@ from clha_core.report_page import write_page
 # What dvc.yaml names as parameters of the stage: others would be printed but not be kept up to date.
 SECTIONS = {"policy", "sft", "train", "evaluate"}
 MAX_CARDS = 500  # prompts shown side by side: some megabytes, which phones still open quickly
+SCRIPT = "evaluation/report.js"
 COLOURS = (plots.GREY, plots.ORANGE, plots.BLUE, plots.PURPLE)
 HUMAN_COLOUR = plots.GREEN
 OUTCOMES = {"win": "win vs", "tie": "tie with", "lose": "loss vs"}
@@ -50,6 +51,7 @@ def write_report(
     return write_page(
         "evaluation/report.html.j2",
         out_dir / "report.html",
+        script=SCRIPT,
         **_content(rows, metrics, params.train.method, params.evaluate),
         title=f"Evaluation: {label(systems_of(metrics)[-1], params.train.method)}",
         about=[],
@@ -77,6 +79,7 @@ def write_comparison(
     return write_page(
         "evaluation/report.html.j2",
         out,
+        script=SCRIPT,
         **_content(rows, metrics, "", params),
         title="Comparison",
         about=about,

@@ -1,5 +1,6 @@
 """The page of a registered version: where it comes from, and how to get that back. And from the run to the version."""
 
+import re
 from collections.abc import Mapping
 
 from mlflow import MlflowClient
@@ -15,6 +16,7 @@ from clha_core.tracking.registry import is_absent
 MODEL = paths.ALIGNED_MODEL.as_posix()
 REGISTERED_TAG = "clha.registered_as"
 FLOW_RUN_TAG = "prefect.flow_run_url"
+PLAIN_PATH, MD5 = re.compile(r"[\w./-]+"), re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 def write_version_page(client: MlflowClient, name: str, number: str) -> None:
@@ -66,6 +68,8 @@ def describe(version: ModelVersion, run: Run) -> str:
     for heading, prefix in (("Made champion", "promoted"), ("Rolled back", "rolled_back")):
         if f"{prefix}.why" in version.tags:
             lines.append(f"| {heading} | {_decision(version.tags, prefix)} |")
+    # They are to be copied into a shell: what is no path and no md5 stays out.
+    versioned = {path: md5 for path, md5 in versioned.items() if PLAIN_PATH.fullmatch(path) and MD5.fullmatch(md5)}
     if versioned:
         lines += [
             "",

@@ -15,6 +15,7 @@ from great_expectations.core import ExpectationSuiteValidationResult
 from great_expectations.render.renderer import ValidationResultsPageRenderer
 from great_expectations.render.view import DefaultJinjaPageView
 
+from clha_core.report_page import content_policy
 from clha_core.validation.frames import Frames
 
 
@@ -51,6 +52,7 @@ def write_data_docs(
         undefined=jinja2.StrictUndefined,
     )
     page = environment.get_template("data_docs.html.j2").render(
+        policy=content_policy(),
         checks=checks,
         failed=sum(not check.success for check in checks),
         splits=frames.splits.to_dict("records") if frames else [],
