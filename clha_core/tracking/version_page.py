@@ -16,7 +16,7 @@ from clha_core.tracking.registry import is_absent
 MODEL = paths.ALIGNED_MODEL.as_posix()
 REGISTERED_TAG = "clha.registered_as"
 FLOW_RUN_TAG = "prefect.flow_run_url"
-PLAIN_PATH, MD5 = re.compile(r"[\w./-]+"), re.compile(r"[0-9a-f]{32}(\.dir)?")
+PLAIN = re.compile(r"[\w./-]+")  # a path, an md5: commands to copy into a shell hold nothing else
 
 
 def write_version_page(client: MlflowClient, name: str, number: str) -> None:
@@ -55,8 +55,12 @@ def describe(version: ModelVersion, run: Run) -> str:
     lines = ["| | |", "|---|---|"]
     page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     lines.append(f"| Training | {link(run.info.run_name, page)} |")
-    versioned = {path: md5 for path, md5 in origin.items() if path.startswith(("data/", MODEL))}
-    lines += [f"| {as_text(path)} | DVC md5 {as_text(md5)} |" for path, md5 in versioned.items()]
+    versioned = {
+        path: md5
+        for path, md5 in origin.items()
+        if path.startswith(("data/", MODEL)) and PLAIN.fullmatch(path) and PLAIN.fullmatch(md5)
+    }
+    lines += [f"| `{path}` | DVC md5 `{md5}` |" for path, md5 in versioned.items()]
     if commit := tags.get(COMMIT_TAG):
         shown = link(commit, f"{tags.get(REPOSITORY_TAG, '')}/commit/{commit}")
         dirty = ", with uncommitted changes" if tags.get("git.dirty") == "true" else ""
@@ -68,8 +72,6 @@ def describe(version: ModelVersion, run: Run) -> str:
     for heading, prefix in (("Made champion", "promoted"), ("Rolled back", "rolled_back")):
         if f"{prefix}.why" in version.tags:
             lines.append(f"| {heading} | {_decision(version.tags, prefix)} |")
-    # They are to be copied into a shell: what is no path and no md5 stays out.
-    versioned = {path: md5 for path, md5 in versioned.items() if PLAIN_PATH.fullmatch(path) and MD5.fullmatch(md5)}
     if versioned:
         lines += [
             "",
