@@ -56,7 +56,8 @@ def hub_splits(data: DataParams) -> list[SourceSplit]:
                     limit = data.max_train_rows if split == "train" else data.max_test_rows
                     splits.append(_source_split(subset, split, loaded[split], limit))
         return splits
-    except (OSError, httpx.HTTPError, ValueError, datasets.exceptions.DatasetsError) as error:
+    # RuntimeError: the data set is a script.
+    except (OSError, RuntimeError, httpx.HTTPError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise UserError(
             f"The dataset {data.dataset!r} (revision {data.revision or 'main'}, subsets "
