@@ -80,7 +80,7 @@ def test_the_report_shows_figures_reliability_and_curves(tmp_path: Path) -> None
     for words in ("Rescoring", "Train, unseen", "reward, fold 1 of 2", "1.23, 0.90", "Reliability"):
         assert words in text
     assert text.count("<svg") == 2 + 2
-    assert "http" not in text.replace("http://www.w3.org", "")
+    assert "://" not in text.replace("http://www.w3.org", "")
     assert list(pd.read_csv(out / "curves.csv").columns) == ["model", "step", "loss", "accuracy"]
     assert set(pd.read_csv(out / "reliability.csv")["labels"]) == {"unseen_train", "validation"}
 
