@@ -1,4 +1,4 @@
-"""Texts of raters, models and registries are shown as they are: terminal, Markdown and sheet take no orders from them."""
+"""Texts of raters, models and registries are shown as they are; terminals, Markdown and sheets obey none of them."""
 
 import csv
 import io
