@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh ui mlflow lock clean
+.PHONY: help install pipeline test test-fast lint audit bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh ui mlflow lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -38,6 +38,9 @@ lint: install ## Style and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+audit: install ## Known vulnerabilities of every locked package, from PyPI; fails too where a package could not be looked up
+	pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
 bench-train: install ## Training speed and memory on one core, against the authors' way and TRL: half an hour
 	python -m benchmarks.train_speed

@@ -12,6 +12,8 @@ def public_address(url: str) -> str:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """A text, such as a library's error, in which a URL may stand: without user and password of that one."""
-    user = urlsplit(url).netloc.rpartition("@")[0]
-    return text.replace(f"{user}@", "") if user else text
+    """A text, such as a library's error, in which a URL may stand: without user, password and query of that one."""
+    parts = urlsplit(url)
+    for secret in (f"{parts.netloc.rpartition('@')[0]}@", f"?{parts.query}"):
+        text = text.replace(secret, "") if len(secret) > 1 else text
+    return text

@@ -17,6 +17,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Nothing that commands write or print may hold them (tests/test_security_secrets.py).
+SECRETS = {
+    "OPENAI_API_KEY": "sk-secret-of-openai",
+    "AWS_ACCESS_KEY_ID": "AKIASECRETOFAWS",
+    "AWS_SECRET_ACCESS_KEY": "secret-of-aws",
+    "HF_TOKEN": "hf_secret_of_the_hub",
+    "MLFLOW_TRACKING_PASSWORD": "secret-of-mlflow",
+}
+
 # The whole pipeline in about a minute: few rows, few steps, small models.
 SMALL = {
     "sample.train_pairs": 240,
@@ -54,6 +63,7 @@ class Project:
         """This process' environment, less what would lead out of the copy; stages find this interpreter as `python`."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CLHA_"))}
         return kept | {
+            **SECRETS,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DVC_NO_ANALYTICS": "1",
             "OMP_NUM_THREADS": "1",

@@ -11,6 +11,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+from listening import beyond_loopback
 from mlflow import MlflowClient
 from project import Project, clone_with_cache, wait_for
 
@@ -177,8 +178,11 @@ def test_make_mlflow_serves_the_runs_on_loopback(pipeline: Project) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with pipeline.started("make", *pipeline.make_options, "mlflow", f"MLFLOW_PORT={port}"):
+    with pipeline.started("make", *pipeline.make_options, "mlflow", f"MLFLOW_PORT={port}") as server:
         client = MlflowClient(tracking_uri=wait_for(f"http://127.0.0.1:{port}", "/health"))
+        within, beyond = beyond_loopback(server.pid)
+        assert f"127.0.0.1:{port}" in within
+        assert beyond == []
         assert client.get_experiment_by_name("clha") is not None
 
 

@@ -18,6 +18,7 @@ import psutil
 import pytest
 import yaml
 from browser import chromium
+from listening import beyond_loopback
 from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, expect
 from project import SMALL, Project, clone_with_cache, copy_project
@@ -198,6 +199,12 @@ def submit(page: Page) -> str:
 def open_run(page: Page, servers: Servers, run_id: str, tab: str) -> None:
     page.goto(f"{servers.url}/v2/runs/flow-run/{run_id}")
     page.get_by_role("tab", name=tab).click()
+
+
+def test_everything_that_was_started_is_reached_from_this_machine_alone(servers: Servers) -> None:
+    within, beyond = beyond_loopback(servers.process.pid)
+    assert len(within) >= 2  # Prefect, MLflow
+    assert beyond == []
 
 
 def test_a_run_from_the_form_makes_what_dvc_repro_makes_with_the_same_parameters(
