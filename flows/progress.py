@@ -5,6 +5,8 @@ import re
 import time
 from collections.abc import Callable, Iterator
 
+from clha_core.terminal import printable
+
 BAR_SECONDS = 10.0
 TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours, and the cursor movements of nested bars
 
@@ -41,4 +43,4 @@ class LineReader:
 
 def _last_state(line: str) -> str:
     plain = TERMINAL_CODES.sub("", line)
-    return next((state for part in reversed(plain.split("\r")) if (state := part.rstrip())), "")
+    return printable(next((state for part in reversed(plain.split("\r")) if (state := part.rstrip())), ""))

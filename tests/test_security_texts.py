@@ -31,6 +31,7 @@ from clha_core.params import Params
 from clha_core.terminal import say, terminal
 from clha_core.tracking import operations
 from clha_core.tracking.version_page import describe
+from flows.progress import LineReader
 
 # Colours, the window's name, the clipboard, the cursor, C1's own escape, a text shown backwards.
 ESCAPES = (
@@ -92,6 +93,12 @@ def test_the_name_of_a_rater_gives_the_terminal_no_orders(tmp_path: Path, monkey
     assert result.exit_code == 0
     assert "[bold red]x[/]" in result.output
     assert controls(result.output) == set()
+
+
+def test_what_a_stage_prints_gives_the_terminal_of_a_worker_no_orders() -> None:
+    lines = list(LineReader().feed(f"{HOSTILE_TERMINAL} end\n".encode(), final=True))
+    assert lines
+    assert set().union(*map(controls, lines)) == set()
 
 
 # --- Markdown
