@@ -13,11 +13,7 @@ PYTEST_WORKERS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-<<<<<<< ours
 .PHONY: help install pipeline test pytest test-fast lint audit bench-train bench-rescore bench-ingest bench-generate bench-machinery bench-cross-fitting scoreboard scoreboard-hh faults ui worker mlflow secrets lock clean
-=======
-.PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh faults ui mlflow lock clean
->>>>>>> theirs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21

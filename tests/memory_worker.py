@@ -1,13 +1,6 @@
-<<<<<<< HEAD
-"""One process of a training that a test starts: `memory_worker.py OUT MODEL...`. Writes how much memory the last took."""
-
-import json
-import resource
-=======
 """One process of a training that a test starts: `memory_worker.py OUT MODEL...`. Writes what memory the last took."""
 
 import json
->>>>>>> fsdp
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,16 +9,6 @@ from pathlib import Path
 
 import tiny
 import torch
-<<<<<<< HEAD
-from datasets import Dataset
-
-from clha_core import CLHAConfig, CLHATrainer
-
-
-def resident() -> int:
-    """Bytes of this process that are in memory, those of files that it has mapped included."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-=======
 import yaml
 from datasets import Dataset
 
@@ -40,7 +23,6 @@ def resident() -> int:
     """Bytes in memory that are this process' own: not those of mapped files, whose pages the system may drop."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
->>>>>>> fsdp
 
 
 @contextmanager
@@ -67,20 +49,13 @@ def main() -> None:
     out, *models = sys.argv[1:]
     torch.set_num_threads(1)
     rows = Dataset.from_list(tiny.random_rows(4))
-<<<<<<< HEAD
-=======
     params = parse_params(yaml.safe_load(PARAMS.read_text()), PARAMS.name).policy
->>>>>>> fsdp
     found: dict[str, int] = {}
     for model in models:
         args = CLHAConfig(output_dir=f"{out}/run", method="dpo", use_cpu=True, disable_tqdm=True, rows_per_step=2)
         with peak(found, "reading"):
-<<<<<<< HEAD
-            trainer = CLHATrainer(model, args, rows, processing_class=tiny.tokenizer())
-=======
             policy = load_trained(Path(model), params, args.mixed_precision)
             trainer = CLHATrainer(policy, args, rows, processing_class=tiny.tokenizer())
->>>>>>> fsdp
         with peak(found, "writing"):
             trainer.save_model(f"{out}/model")
     Path(out, f"peaks-{args.process_index}.json").write_text(json.dumps(found))

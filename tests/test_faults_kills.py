@@ -1,8 +1,4 @@
-<<<<<<< ours
-"""Killed at random moments and run again, `dvc repro` ends in the bytes of a quiet run."""
-=======
 """Killed at random moments and run again, `dvc repro` ends in the bytes of a quiet run. More: `make faults`."""
->>>>>>> theirs
 
 import os
 import shutil

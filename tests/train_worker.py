@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""One process of trainings that a test starts: `train_worker.py JSON`, a list. Each writes its losses and weights."""
-=======
 """One process of trainings that a test starts: `train_worker.py JSON`, a list of them. Each writes what it ends in."""
->>>>>>> fsdp
 
 import json
 import sys

@@ -24,10 +24,7 @@ from transformers import (
 import clha_core.models.gpt_neox_reward  # noqa: F401  (registers the paper's reward model with the Auto classes)
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
-<<<<<<< HEAD
 from clha_core.models.checkpoint_index import require_own_shards
-=======
->>>>>>> fsdp
 from clha_core.models.sharded import sharded_loading, sharding_wanted, without_accelerates_fsdp
 from clha_core.params import PolicyParams
 
@@ -179,11 +176,7 @@ def _load(auto_class: Any, folder: Path, *, dtype: str, trust_remote_code: bool,
                 output_loading_info=True,
                 **options,
             )
-<<<<<<< HEAD
     except Exception as error:  # as above
-=======
-    except (OSError, ValueError) as error:
->>>>>>> fsdp
         raise UserError(
             f"no model could be loaded from {source.name}: {_reason(error)}\nOnly safetensors are read: convert a "
             "pickled checkpoint (.bin) first, for example with the hub's conversion space."

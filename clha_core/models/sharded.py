@@ -1,12 +1,7 @@
 """Models of which every process holds a part (FSDP2): transformers divides them before it reads any weight.
 
-<<<<<<< HEAD
-accelerate's own FSDP divides a model that one process has read whole. So of `accelerate launch` with a configuration for
-FSDP only the wish is taken, and transformers does the rest.
-=======
 accelerate's own FSDP divides a model that one process has read whole. So of `accelerate launch` with a configuration
 for FSDP only the wish is taken, and transformers does the rest.
->>>>>>> fsdp
 """
 
 import os
@@ -17,26 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-<<<<<<< HEAD
-import torch.distributed.checkpoint as dcp
-=======
->>>>>>> fsdp
 from accelerate.utils import parse_flag_from_env, patch_environment
 from torch import nn
 from torch.distributed.checkpoint._consolidate_hf_safetensors import consolidate_safetensors_files
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
-<<<<<<< HEAD
-from torch.distributed.fsdp import FSDPModule
-from transformers import PreTrainedModel
-from transformers.distributed import DistributedConfig
-=======
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 from transformers.distributed.configuration_utils import DistributedConfig
->>>>>>> fsdp
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 # Weights in one file of parts: a process copies its share of them to write it.
@@ -85,33 +70,20 @@ def let_go(model: nn.Module) -> None:
 
 def save_parts(model: PreTrainedModel, folder: Path) -> None:
     """Every process writes its part to `folder`; all have to call this."""
-<<<<<<< HEAD
-    state = get_model_state_dict(model)
-    files, size = {}, 0
-=======
     state: dict[str, Any] = get_model_state_dict(model)
     files: dict[str, int] = {}
     size = 0
->>>>>>> fsdp
     for name, weight in state.items():
         size += weight.nbytes
         files[name] = 1 + size // FILE_BYTES
     # Not save_pretrained's distributed checkpoint: that copies all of a process' part, twice, before it writes.
-<<<<<<< HEAD
-    dcp.save(state, storage_writer=HuggingFaceStorageWriter(str(folder), files, save_distributed=True))
-=======
     save(state, storage_writer=HuggingFaceStorageWriter(str(folder), files, save_distributed=True))
->>>>>>> fsdp
 
 
 def load_parts(model: nn.Module, folder: Path) -> None:
     """Every process takes its part of what `save_parts` wrote, from however many processes; all have to call this."""
     state = get_model_state_dict(model)
-<<<<<<< HEAD
-    dcp.load(state, storage_reader=HuggingFaceStorageReader(str(folder)))
-=======
     load(state, storage_reader=HuggingFaceStorageReader(str(folder)))
->>>>>>> fsdp
     set_model_state_dict(model, state)
 
 

@@ -35,12 +35,8 @@ class ShardedTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Over the parts of the weights, which whole ones stand in for after a forward pass."""
-<<<<<<< HEAD
-        let_go(self.model)
-=======
         trained: Any = self.model
         let_go(trained)
->>>>>>> fsdp
         return super().create_optimizer(model)
 
     @property
@@ -65,31 +61,20 @@ class ShardedTrainer(Trainer):
         if self.parted is None:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-<<<<<<< HEAD
-        save_optimizer_distributed(self.parted, self.optimizer.optimizer, f"{output_dir}/{OPTIMIZER}")
-        if self.is_world_process_zero():
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
-=======
         optimizer: Any = self.optimizer
         scheduler: Any = self.lr_scheduler
         save_optimizer_distributed(self.parted, optimizer.optimizer, f"{output_dir}/{OPTIMIZER}")
         if self.is_world_process_zero():
             torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
->>>>>>> fsdp
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self.parted is None or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-<<<<<<< HEAD
-        load_optimizer_distributed(self.parted, self.optimizer.optimizer, f"{checkpoint}/{OPTIMIZER}")
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
-=======
         optimizer: Any = self.optimizer
         scheduler: Any = self.lr_scheduler
         load_optimizer_distributed(self.parted, optimizer.optimizer, f"{checkpoint}/{OPTIMIZER}")
         scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
->>>>>>> fsdp
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.parted is None:
