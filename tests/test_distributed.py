@@ -8,78 +8,169 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from clha_core.digest import file_digest
 
 pytestmark = pytest.mark.slow
-WORKER = Path(__file__).with_name("train_worker.py")
+TESTS = Path(__file__).parent
 STEPS = 3
+EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+RUNS: dict[str, dict[str, Any]] = {
+    "clha": {},
+    "dpo": {"method": "dpo"},
+    "ipo": {"method": "ipo"},
+    # Of the worst evaluation, so that it is not the last one's.
+    "best": {**EVERY_STEP, "load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True},
+    "adapter": {"rank": 4},
+}
 
 
-def train(folder: Path, *launcher: str, **settings: Any) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Losses and final weights of a training of 8 rows a step."""
-    folder.mkdir()
-    settings = {
-        "out": str(folder),
+def run(worker: str, *arguments: str, launcher: tuple[str, ...] = ()) -> None:
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    result = subprocess.run(
+        [sys.executable, *launcher, str(TESTS / worker), *arguments],
+        env=environment,
+        cwd=TESTS,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+def train(folder: Path, model: Path, runs: list[tuple[str, dict[str, Any]]], launcher: tuple[str, ...] = ()) -> Path:
+    """Trainings of 8 rows a step, one after another in the same processes, each in a folder of its name."""
+    common = {
+        "model": str(model),
         "rows": 24,
         "rows_per_step": 8,
         "max_steps": STEPS,
         "save_strategy": "no",
         "reward_gap": 1.0,
         "tokens_per_micro_batch": 150,
-        **settings,
+        "reference_cache": str(folder / "reference"),
     }
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(
-        [sys.executable, *launcher, str(WORKER), json.dumps(settings)],
-        env=environment,
-        cwd=WORKER.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    log = json.loads((folder / "log.json").read_text())
-    return [line["loss"] for line in log if "loss" in line], load_file(folder / "model" / "model.safetensors")
+    trainings = [{**common, "out": str(folder / name), **settings} for name, settings in runs]
+    run("train_worker.py", json.dumps(trainings), launcher=launcher)
+    return folder
 
 
 def launcher(folder: Path, config: str, processes: int) -> tuple[str, ...]:
     """`accelerate launch` with one of our configs, for processes on the CPU."""
-    values = yaml.safe_load((WORKER.parents[1] / "configs" / config).read_text())
+    values = yaml.safe_load((TESTS.parent / "configs" / config).read_text())
     values |= {"num_processes": processes, "mixed_precision": "no", "main_process_port": 0}
     if values["distributed_type"] == "MULTI_GPU":
         values |= {"distributed_type": "MULTI_CPU", "use_cpu": True}
-    file = folder / "accelerate.yaml"
+    file = folder / f"{config}-{processes}"
     file.write_text(yaml.safe_dump(values))
     return ("-m", "accelerate.commands.launch", "--config_file", str(file))
 
 
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in json.loads((folder / "log.json").read_text()) if "loss" in line]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> None:
+    assert len(losses(one)) == STEPS
+    assert losses(other) == pytest.approx(losses(one), rel=2e-4)  # the log rounds to four digits
+    expected, found = weights(one), weights(other)
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=2e-5, rtol=1e-4)
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], dict[str, torch.Tensor]]:
-    return train(tmp_path_factory.mktemp("alone") / "run")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = tiny.tokenizer()
+    return tiny.save(tiny.llama(tokenizer), tokenizer, tmp_path_factory.mktemp("start"))
 
 
-def same(one: tuple[list[float], dict[str, torch.Tensor]], other: tuple[list[float], dict[str, torch.Tensor]]) -> None:
-    assert len(one[0]) == STEPS
-    assert other[0] == pytest.approx(one[0], rel=2e-4)  # the log rounds to four digits
-    assert one[1].keys() == other[1].keys()
-    for name, weight in one[1].items():
-        torch.testing.assert_close(other[1][name], weight, atol=2e-5, rtol=1e-4)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, start: Path) -> Path:
+    """Each training in one process."""
+    return train(tmp_path_factory.mktemp("alone"), start, list(RUNS.items()))
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory, start: Path) -> Path:
+    """Each training in two processes that hold a half of the model; and one that is cut off and starts again."""
+    folder = tmp_path_factory.mktemp("sharded")
+    saving = {"save_strategy": "steps", "save_steps": 1}
+    cut_off = [("cut_off", {**saving, "stop_after": 2}), ("cut_off", saving)]
+    return train(folder, start, [*RUNS.items(), *cut_off], launcher(folder, "fsdp2.yaml", 2))
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_ddp_trains_like_one_process(
-    tmp_path: Path, alone: tuple[list[float], dict[str, torch.Tensor]], processes: int
-) -> None:
-    same(alone, train(tmp_path / "run", *launcher(tmp_path, "ddp.yaml", processes)))
+def test_ddp_trains_like_one_process(tmp_path: Path, start: Path, alone: Path, processes: int) -> None:
+    runs = [("clha", RUNS["clha"]), ("dpo", RUNS["dpo"])]
+    found = train(tmp_path, start, runs, launcher(tmp_path, "ddp.yaml", processes))
+    same(alone / "clha", found / "clha")
+    same(alone / "dpo", found / "dpo")
 
 
-def test_fsdp_trains_like_one_process_and_no_process_holds_the_whole_model(
-    tmp_path: Path, alone: tuple[list[float], dict[str, torch.Tensor]]
-) -> None:
-    same(alone, train(tmp_path / "run", *launcher(tmp_path, "fsdp2.yaml", 2), sharded=True))
-    whole = sum(weight.numel() for weight in alone[1].values())
+@pytest.mark.parametrize("name", RUNS)
+def test_fsdp_trains_like_one_process(alone: Path, sharded: Path, name: str) -> None:
+    same(alone / name, sharded / name)
+
+
+def test_fsdp_keeps_the_best_checkpoint_and_not_the_last(sharded: Path) -> None:
+    best, last = (weights(sharded / name)["lm_head.weight"] for name in ("best", "clha"))
+    assert not torch.allclose(best, last, atol=5e-4)
+
+
+def test_under_fsdp_each_process_trains_a_half_of_the_weights(sharded: Path) -> None:
+    whole = sum(weight.numel() for weight in weights(sharded / "clha").values())
     for process in (0, 1):
-        own = int((tmp_path / "run" / f"parameters-{process}").read_text())
+        own = int((sharded / "clha" / f"parameters-{process}").read_text())
         assert own <= 0.6 * whole
+
+
+def test_fsdp_cut_off_and_resumed_ends_in_the_same_bits(sharded: Path) -> None:
+    cut_off, whole = (file_digest(sharded / name / "model" / "model.safetensors") for name in ("cut_off", "clha"))
+    assert cut_off == whole
+
+
+def test_reference_log_probs_of_a_sharded_model_are_kept_under_the_names_of_the_whole_one(
+    alone: Path, sharded: Path
+) -> None:
+    assert {file.name for file in (alone / "reference").iterdir()} == {
+        file.name for file in (sharded / "reference").iterdir()
+    }
+
+
+def test_under_fsdp_no_process_ever_holds_the_whole_model(
+    tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while it is read (from bfloat16, as float32) and scored with nor while it is written."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**18))  # what is freed is given back at once
+    tokenizer = tiny.tokenizer()
+    sizes = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 32, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=len(tokenizer)))
+    model.bfloat16().save_pretrained(tmp_path / "large")
+    for name, launch in (("alone", ()), ("sharded", launcher(tmp_path, "fsdp2.yaml", 2))):
+        run("memory_worker.py", str(tmp_path / name), str(start), str(tmp_path / "large"), launcher=launch)
+
+    def share(name: str, part: str) -> float:
+        peaks = json.loads((tmp_path / f"{name}.json").read_text())
+        return float(peaks[part] / (4 * model.num_parameters()))
+
+    assert share("alone/peaks-0", "reading") > 0.95
+    for process in ("sharded/peaks-0", "sharded/peaks-1"):
+        assert share(process, "reading") < 0.85
+        assert share(process, "writing") < 0.25
+    written = weights(tmp_path / "sharded")
+    assert all(torch.equal(written[name], weight.float()) for name, weight in model.state_dict().items())

@@ -32,7 +32,7 @@ SETTINGS = {
 def start(folder: Path) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, str(WORKER), json.dumps({"out": str(folder), **SETTINGS})],
+        [sys.executable, str(WORKER), json.dumps([{"out": str(folder), **SETTINGS}])],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -24,6 +24,7 @@ from transformers import (
 import clha_core.models.gpt_neox_reward  # noqa: F401  (registers the paper's reward model with the Auto classes)
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
+from clha_core.models.sharded import sharded_loading, sharding_wanted, without_accelerates_fsdp
 from clha_core.params import PolicyParams
 
 POINTER = "pointer.json"
@@ -103,21 +104,35 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     return tokenizer
 
 
-def load_policy(folder: Path, *, dtype: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal language model on the CPU, in `dtype`."""
-    return _load(AutoModelForCausalLM, folder, dtype=dtype, trust_remote_code=trust_remote_code)
+def load_policy(folder: Path, *, dtype: str, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
+    """A causal language model in `dtype`; on the CPU, unless further options of `from_pretrained` say otherwise."""
+    return _load(AutoModelForCausalLM, folder, dtype=dtype, trust_remote_code=trust_remote_code, **options)
 
 
-def load_trained(folder: Path, params: PolicyParams) -> PreTrainedModel:
+def load_trained(folder: Path, params: PolicyParams, mixed_precision: str = "no") -> PreTrainedModel:
     """A policy to train: weights in fp32, or in four bits under an adapter (QLoRA).
 
-    Trainings autocast fp32 weights to `policy.dtype`: the steps of AdamW are lost in bf16's eight bits.
+    Trainings autocast fp32 weights to `policy.dtype`: the steps of AdamW are lost in bf16's eight bits. Started for
+    FSDP, each process reads and holds its part of the weights.
+
+    Args:
+        mixed_precision: of the training, as accelerate calls it.
 
     Raises:
-        UserError: four bits without bitsandbytes.
+        UserError: four bits without bitsandbytes, or with FSDP.
     """
     if params.quantization == "none":
-        return load_policy(folder, dtype="float32", trust_remote_code=params.trust_remote_code)
+        return load_policy(
+            folder,
+            dtype="float32",
+            trust_remote_code=params.trust_remote_code,
+            **sharded_loading(mixed_precision),
+        )
+    if sharding_wanted():
+        raise UserError(
+            f"policy.quantization: {params.quantization} cannot be divided by FSDP: choose runtime.launcher python or "
+            "configs/ddp.yaml, or quantization none."
+        )
     if find_spec("bitsandbytes") is None:
         raise UserError("policy.quantization: nf4 needs the package bitsandbytes (pip install 'clha[qlora]').")
     return _load(
@@ -149,15 +164,16 @@ def load_reward_model(
 def _load(auto_class: Any, folder: Path, *, dtype: str, trust_remote_code: bool, **options: Any) -> PreTrainedModel:
     source = follow_pointer(folder)
     try:
-        model, info = auto_class.from_pretrained(
-            source.name,
-            revision=source.revision,
-            dtype=getattr(torch, dtype),
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
+        with without_accelerates_fsdp():
+            model, info = auto_class.from_pretrained(
+                source.name,
+                revision=source.revision,
+                dtype=getattr(torch, dtype),
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, ValueError) as error:
         raise UserError(
             f"no model could be loaded from {source.name}: {error}\nOnly safetensors are read: convert a pickled "

@@ -58,7 +58,7 @@ def why_not(
             found = (error or _error_of_trees)(model)
     except Exception as failure:  # whatever an unknown architecture does not like about trees
         return f"{name} does not run on packed trees ({type(failure).__name__}: {str(failure).split(chr(10))[0]})."
-    allowed = TOLERANCE[_lowest_precision(language_model)]
+    allowed = TOLERANCE[lowest_precision(language_model)]
     if found <= allowed:
         return None
     return f"{name} gives other {values} on packed trees (off by {found:.2g} standard deviations, {allowed:g} allowed)."
@@ -124,8 +124,11 @@ def _left_as_it_was(model: nn.Module, language_model: PreTrainedModel) -> Iterat
                 config._attn_implementation_internal = implementation
 
 
-def _lowest_precision(model: nn.Module) -> torch.dtype:
+def lowest_precision(model: nn.Module) -> torch.dtype:
     """Of the weights; those of a quantised model are not counted, their neighbours' precision is computed in."""
+    sharding = getattr(causal_lm(model).config, "distributed_config", None)
+    if sharding is not None and sharding.fsdp_mixed_precision:
+        return torch.bfloat16  # FSDP gathers them so
     return max(
         (weight.dtype for weight in model.parameters() if weight.dtype in TOLERANCE),
         key=lambda dtype: torch.finfo(dtype).eps,

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel
+from torch.distributed.tensor.experimental import implicit_replication
 from transformers import Trainer
 
 from clha_core.models.loading import load_policy
+from clha_core.models.sharded import is_sharded, save_sharded, sharded_loading, sharding_wanted
 from clha_core.params import LoraParams, PolicyParams
 
 ADAPTER = "adapter"
@@ -27,15 +29,20 @@ def lora_config(params: LoraParams) -> LoraConfig:
 def save_adapted(trainer: Trainer, start: Path, policy: PolicyParams, out: Path) -> None:
     """Write the adapter to `out`/adapter, and to `out` the model in `start` with the adapter merged.
 
-    It is merged into weights read anew: those of the training may have four bits.
+    It is merged into weights read anew: those of the training may have four bits. All processes have to call this;
+    where they hold parts of the model, each merges its own.
     """
     trainer.save_model(str(out / ADAPTER))
-    if not trainer.is_world_process_zero():
-        return
-    for file in (out / ADAPTER).iterdir():
-        if not file.name.startswith("adapter_"):
-            file.unlink()  # the tokenizer lies in `out`; training_args.bin is a pickle
-    whole = load_policy(start, dtype="float32", trust_remote_code=policy.trust_remote_code)
-    merged = PeftModel.from_pretrained(whole, str(out / ADAPTER)).merge_and_unload()
-    merged.save_pretrained(str(out))
-    trainer.processing_class.save_pretrained(str(out))  # type: ignore[union-attr]
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero() or sharding_wanted():
+        loading = sharded_loading("no")
+        before = load_policy(start, dtype="float32", trust_remote_code=policy.trust_remote_code, **loading)
+        adapted = PeftModel.from_pretrained(before, str(out / ADAPTER))
+        with implicit_replication():  # an adapter is whole in every process
+            merged = adapted.merge_and_unload()
+        save_sharded(merged, out) if is_sharded(merged) else merged.save_pretrained(str(out))
+    if trainer.is_world_process_zero():
+        for file in (out / ADAPTER).iterdir():
+            if not file.name.startswith("adapter_"):
+                file.unlink()  # the tokenizer lies in `out`; training_args.bin is a pickle
+        trainer.processing_class.save_pretrained(str(out))  # type: ignore[union-attr]

@@ -131,7 +131,7 @@ def align(
     if optim.early_stopping:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=optim.early_stopping))
     trainer = CLHATrainer(
-        load_trained(start, policy),
+        load_trained(start, policy, config.mixed_precision),
         config,
         train,
         validation,

@@ -1,24 +1,29 @@
 """Log-probs of the reference model, for the methods that compare the policy with where it started.
 
 They are computed once before the training and kept in a file whose name and contents say of which model and which data
-they are, so that a resumed training, and the next one, read them.
+they are, so that a resumed training, and the next one, read them. Several processes share the work, whether each holds
+the whole model or a part of it.
 """
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
+from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 
 from clha_core.errors import UserError
 from clha_core.packing.budget import cut
 from clha_core.packing.scorer import ResponseScorer
+from clha_core.packing.support import lowest_precision
 from clha_core.training.batches import Row, micro_batch
 from clha_core.training.config import CLHAConfig
 
@@ -26,28 +31,36 @@ METADATA = b"clha.reference"
 
 
 def with_reference_logps(rows: Dataset, model: nn.Module, scorer: ResponseScorer, args: CLHAConfig) -> Dataset:
-    """Fill the column `reference` with log-probs under `model` as it is now.
+    """Fill the column `reference` with log-probs under `model` as it is now; all processes have to call this.
 
     Raises:
         UserError: the cached file is of another model or other data than its name says, or is damaged.
     """
-    identity = {"model": weights_digest(model), "data": data_digest(rows)}
+    identity = {
+        "model": weights_digest(model),
+        "data": data_digest(rows),
+        "precision": str(lowest_precision(model)),
+    }
     if args.reference_cache is None:
         return rows.remove_columns("reference").add_column("reference", _compute(rows, model, scorer, args))
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     file = Path(args.reference_cache) / f"reference-{name}.parquet"
-    logps = _read(file, rows, identity) if file.exists() else _compute(rows, model, scorer, args)
-    if not file.exists() and args.process_index == 0:
-        _write(file, rows, logps, identity)
+    if all(gather_object([file.exists()])):
+        logps = _read(file, rows, identity)
+    else:
+        logps = _compute(rows, model, scorer, args)
+        if args.process_index == 0:
+            _write(file, rows, logps, identity)
     return rows.remove_columns("reference").add_column("reference", logps)
 
 
 def weights_digest(model: nn.Module) -> str:
-    """sha256 over names and values of all weights."""
+    """sha256 over names and values of all weights; one at a time is gathered where processes hold parts of them."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        digest.update(whole.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -67,12 +80,16 @@ def _compute(rows: Dataset, model: nn.Module, scorer: ResponseScorer, args: CLHA
     was_training = model.training
     model.eval()
     packs = cut([scorer.cost(row.trees) for row in made], args.tokens_per_micro_batch)
-    for indices in tqdm(packs, desc="reference log-probs", disable=args.disable_tqdm):
+    own = packs[args.process_index :: args.world_size]
+    # As many forward passes in every process: those that hold parts of a model have to meet in each.
+    own += packs[:1] * (math.ceil(len(packs) / args.world_size) - len(own))
+    for indices in tqdm(own, desc="reference log-probs", disable=args.disable_tqdm or args.process_index > 0):
         batch = micro_batch([made[index] for index in indices], candidates, args.device)
         dense = batch.dense(scorer.sums(model, batch.trees, batch.pack)).tolist()
         for index, values in zip(indices, dense, strict=True):
             logps[index] = values[: len(made[index].responses)]
     model.train(was_training)
+    logps = dict(gather_object(list(logps.items())))
     return [logps[index] for index in range(len(made))]
 
 

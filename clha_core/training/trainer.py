@@ -4,16 +4,18 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from clha_core.errors import UserError
 from clha_core.losses import Totals, reward_gap_at_quantile
+from clha_core.models.sharded import is_sharded, sharded_loading, sharding_wanted, without_accelerates_fsdp
 from clha_core.packing.budget import cut, cut_into
 from clha_core.packing.scorer import ResponseScorer
 from clha_core.training.batches import (
@@ -31,13 +33,15 @@ from clha_core.training.methods import Scores, method_loss
 from clha_core.training.metrics import RunningMeans, record_scores
 from clha_core.training.preference_data import EXAMPLES, tokenize_preferences
 from clha_core.training.reference import with_reference_logps
+from clha_core.training.sharded_trainer import ShardedTrainer
 
 
-class CLHATrainer(Trainer):
+class CLHATrainer(ShardedTrainer):
     """Aligns a causal language model with rated candidates.
 
     Args:
-        model: a causal language model, or the name or folder of one.
+        model: a causal language model, or the name or folder of one. Processes that were started for FSDP each read
+            their part of it, so there it has to be a name or a folder.
         args: the configuration.
         train_dataset, eval_dataset: rows with `prompt` and either `responses` and `rewards` (n >= 2 candidates, not the
             same n in every row) or TRL's `chosen` and `rejected` (with `score_chosen`, `score_rejected` where known).
@@ -72,7 +76,14 @@ class CLHATrainer(Trainer):
         if processing_class is None:
             raise UserError("CLHATrainer needs processing_class: the tokenizer of the model.")
         if isinstance(model, str | Path):
-            model = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True)
+            options = sharded_loading(args.mixed_precision)
+            with without_accelerates_fsdp():
+                model = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True, **options)
+        if sharding_wanted() and not is_sharded(model):
+            raise UserError(
+                "This model was read whole in every process, so FSDP would divide it too late: give CLHATrainer its "
+                "name or its folder, or start with configs/ddp.yaml."
+            )
         policy: nn.Module = model
         if peft_config is not None:
             from peft import get_peft_model
@@ -102,10 +113,10 @@ class CLHATrainer(Trainer):
         )
         self.scorer = ResponseScorer(policy, args.packing, longest)
         if args.method in NEEDS_REFERENCE and data:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            if self.is_deepspeed_enabled:
                 raise UserError(
-                    f"{args.method} needs the log-probs of its starting model, which no process holds whole under FSDP "
-                    "or ZeRO: use one process or DDP (configs/ddp.yaml), or a method without a reference."
+                    f"{args.method} needs the log-probs of its starting model, which does not run under ZeRO before "
+                    "the training: use configs/fsdp2.yaml, or a method without a reference."
                 )
             self.train_dataset = self._with_reference(self.train_dataset)
             self.eval_dataset = self._with_reference(self.eval_dataset)
@@ -211,7 +222,12 @@ class CLHATrainer(Trainer):
         state = self.accelerator.gradient_state
         sync = state.sync_gradients
         state._set_sync_gradients(sync and last)  # DeepSpeed asks for it in its backward()
-        wait = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
+        if last:
+            wait: AbstractContextManager[Any] = contextlib.nullcontext()
+        elif is_sharded(model):
+            wait = self._defer_fsdp_gradient_reduction()
+        else:
+            wait = self.accelerator.no_sync(model)
         try:
             with wait:
                 yield
