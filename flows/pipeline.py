@@ -6,7 +6,7 @@ caching of results stays off, so that there is one answer to "has this changed".
 
 import json
 import os
-from pathlib import Path
+from collections.abc import Mapping
 
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
@@ -19,23 +19,15 @@ from prefect.states import Completed
 from clha_core import paths
 from clha_core.params import Params
 from clha_core.tracking.lineage import FLOW_RUN_ID, FLOW_RUN_URL
+from flows.elsewhere import run_elsewhere
+from flows.exchange import exchange_of, pull_outputs, push_outputs
 from flows.form import FormParams
-from flows.stage import STAGES, repro
-from flows.workspace import Workspace, workspace_of
+from flows.pools import parse_pools
+from flows.stage import STAGES
+from flows.step import CACHED, run_stage
+from flows.workspace import HOME, Workspace, workspace_of
 
-HOME = Path(__file__).resolve().parents[1]
-CACHED = "Cached"
 SUMMARY_KEY, MLFLOW_KEY = "clha-summary", "clha-mlflow-run"
-
-
-@task(cache_policy=NO_CACHE, persist_result=False)
-def run_stage(stage: str, workspace: Workspace) -> State[None]:
-    """One stage of dvc.yaml; the state is named Cached where DVC had its outputs already."""
-    logger = get_run_logger()
-    if repro(stage, workspace.root, os.environ, logger.info):
-        return Completed(message="ran")
-    logger.info("cached: nothing that this step depends on has changed")
-    return Completed(name=CACHED, message="nothing changed; outputs from DVC's cache")
 
 
 @task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False, log_prints=True)
@@ -68,14 +60,35 @@ def register(params: Params, workspace: Workspace) -> str:
     return registration.link
 
 
+def run_stages(workspace: Workspace, pool_of: Mapping[str, str]) -> dict[str, State[None]]:
+    """All stages in order, each here or in its pool; all outputs are here afterwards."""
+    exchange = exchange_of(workspace.home, workspace.name) if pool_of else None
+    states: dict[str, State[None]] = {}
+    here: list[str] = []  # stages whose outputs the DVC remote may not have yet
+    for stage in STAGES:
+        if exchange is None or stage not in pool_of:
+            states[stage] = run_stage.with_options(name=stage)(stage, workspace, pull=exchange is not None)
+            here.append(stage)
+        else:
+            push_outputs(workspace.root, here)
+            here.clear()
+            states[stage] = run_elsewhere.with_options(name=stage)(stage, pool_of[stage], workspace, exchange)
+    if exchange is not None:
+        pull_outputs(workspace.root, pool_of)
+        exchange.remove(workspace.root)
+    return states
+
+
 @flow(name="clha", persist_result=False)
-def clha(params: FormParams) -> State[None]:
+def clha(params: FormParams, pools: str = "") -> State[None]:
     """From preference data to an aligned, evaluated and registered model.
 
     Args:
         params: Everything in params.yaml. Steps whose parameters and inputs did not change are taken from DVC's cache.
+        pools: Steps that run in a work pool, and not here: `sft=gpu train=gpu`. See docs/operations.md.
     """
     logger = get_run_logger()
+    pool_of = parse_pools(pools)
     os.environ |= {FLOW_RUN_ID: flow_run.id or "", FLOW_RUN_URL: flow_run.ui_url or ""}
 
     workspace = workspace_of(HOME, flow_run.name or "run", flow_run.id or "")
@@ -92,7 +105,7 @@ def clha(params: FormParams) -> State[None]:
         logger.info("%s is not in git: the run reads it from your checkout", linked)
 
     try:
-        states = {stage: run_stage.with_options(name=stage, task_run_name=stage)(stage, workspace) for stage in STAGES}
+        states = run_stages(workspace, pool_of)
         link = register(params, workspace)
         workspace.save_experiment()
     except BaseException:

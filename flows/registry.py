@@ -11,7 +11,7 @@ from prefect.types.entrypoint import EntrypointType
 from clha_core.params import Params, load_params
 from clha_core.paths import PARAMS
 from clha_core.tracking.lineage import FLOW_RUN_ID, FLOW_RUN_URL
-from flows.pipeline import HOME
+from flows.workspace import HOME
 
 LIST_KEY, COMPARE_KEY, CHAMPION_KEY = "clha-registry", "clha-compare", "clha-champion"
 

@@ -14,8 +14,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.pipeline import HOME
 from flows.stage import StageFailed, cause_of, run_guarded
+from flows.workspace import HOME
 from scoreboard.cell import World, worlds
 from scoreboard.study import STUDY, load_study
 

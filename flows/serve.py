@@ -15,8 +15,9 @@ from prefect.types.entrypoint import EntrypointType
 from clha_core import paths
 from clha_core.params import parse_params
 from clha_core.presets import PRESETS, load_preset, merged, preset_names
-from flows.pipeline import HOME, clha
+from flows.pipeline import clha
 from flows.registry import registry_deployments
+from flows.workspace import HOME
 from flows.zombies import require_heartbeats
 
 HOW_TO = (

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,11 @@ CHUNK_BYTES = 65536
 TAIL_LINES = 200
 CAUSE_LINES = 20
 NOT_RUN = re.compile(r"^Stage '[^']+' (didn't change, skipping|is cached - skipping run)")
+# DVC does not wait for a lock that another process of it has; a lock of a process that died it removes by itself.
+BUSY = re.compile(
+    r"is busy, it is being blocked by|Unable to acquire lock|^  \(PID \d+\): |^If there are no processes with such PIDs"
+)
+BUSY_SECONDS = 2.0
 # Advice about git for who runs DVC by hand.
 NOISE = re.compile(r"^(Updating lock file|To (track|enable)|\s+git add|\s+dvc config|Use `dvc push`)")
 
@@ -27,11 +33,14 @@ class StageFailed(Exception):
     """A stage ended with an error; the message is the stage's own."""
 
 
-def repro(stage: str, root: Path, environment: Mapping[str, str], log: Callable[[str], object]) -> bool:
-    """`dvc repro --single-item STAGE` in the project at `root`.
+def repro(
+    stage: str, root: Path, environment: Mapping[str, str], log: Callable[[str], object], *, pull: bool = False
+) -> bool:
+    """`dvc repro --single-item STAGE` in the project at `root`; while another DVC is busy there, it waits.
 
     Args:
         log: called with every line of output.
+        pull: get from the DVC remote what the stage needs, or has made before.
 
     Returns:
         True if the stage ran, False if DVC had its outputs already.
@@ -39,18 +48,35 @@ def repro(stage: str, root: Path, environment: Mapping[str, str], log: Callable[
     Raises:
         StageFailed: with the last error the stage or DVC printed.
     """
-    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    waiting = False
+    while True:
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
 
-    def listen(line: str) -> None:
-        tail.append(line)
-        if not NOISE.match(line):
-            log(line)
+        def listen(line: str, tail: deque[str] = tail) -> None:
+            tail.append(line)
+            if not NOISE.match(line) and not BUSY.search(line):
+                log(line)
 
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
-    status = run_guarded(command, root, environment, listen)
-    if status != 0:
-        raise StageFailed(f"{stage}: {cause_of(list(tail)) or f'exit status {status}'}")
-    return not any(NOT_RUN.match(line) for line in tail)
+        status = run_guarded(_command(stage, *(["--pull"] if pull else [])), root, environment, listen)
+        if status == 0:
+            return not any(NOT_RUN.match(line) for line in tail)
+        if not any(BUSY.search(line) for line in tail):
+            raise StageFailed(f"{stage}: {cause_of(list(tail)) or f'exit status {status}'}")
+        if not waiting:
+            log(f"waiting: another DVC command is busy in {root}; {stage} goes on when it has ended")
+            waiting = True
+        time.sleep(BUSY_SECONDS)
+
+
+def would_run(stage: str, root: Path, environment: Mapping[str, str]) -> bool:
+    """Whether `repro` would run the stage; nothing is run or changed."""
+    lines: list[str] = []
+    run_guarded(_command(stage, "--dry"), root, environment, lines.append)
+    return not any(NOT_RUN.match(line) for line in lines)
+
+
+def _command(stage: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", "dvc", "repro", "--single-item", *options, stage]
 
 
 def cause_of(lines: list[str]) -> str:

@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
+from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from clha_core.errors import UserError
 from clha_core.params import Params, flatten
 from clha_core.params.rewrite import rewrite_params
 
+HOME = Path(__file__).resolve().parents[1]  # the user's own checkout
 WORKSPACES = paths.SCRATCH / "workspaces"
 # Their changes make no difference to a flow run: parameters come from the form, and DVC's cache knows what ran.
 NOT_COMMITTED_BY_HAND = {"params.yaml", "dvc.lock"}
@@ -37,30 +40,47 @@ class Workspace:
     def is_new(self) -> bool:
         return not self.root.exists()
 
-    def create(self) -> None:
+    def create(self, fetch: Callable[[Path], str] | None = None) -> None:
         """Clone the last commit, next to the user's DVC cache, with what DVC already has of it.
+
+        Args:
+            fetch: where the commit is not in the user's checkout, gets it into the clone and names it.
 
         Raises:
             UserError: `home` is no git repository with a commit, or DVC cannot be used in it.
         """
-        commit = _run(["git", "rev-parse", "--verify", "HEAD^{commit}"], self.home).strip()
+        commit = run(["git", "rev-parse", "--verify", "HEAD^{commit}"], self.home).strip()
         # No hooks: those of the user's checkout are not meant for this one. No `origin`: nothing is pushed from here.
         settings = {"core.hooksPath": os.devnull, **self._identity()}
         options = [f"--config={key}={value}" for key, value in settings.items()]
         clone = ["git", "clone", "--quiet", "--no-checkout", "--origin", "checkout", *options]
         try:
-            _run([*clone, str(self.home), str(self.root)], self.home)
-            _run(["git", "checkout", "--quiet", "--detach", commit], self.root)
-            local = self.home / ".dvc" / "config.local"  # may say how files leave the cache (cache.type)
-            if local.exists():
-                shutil.copy2(local, self.root / ".dvc" / "config.local")
-            cache = self.home / _dvc(self.home, "cache", "dir").strip()
-            _dvc(self.root, "config", "--local", "cache.dir", str(cache))
-            _dvc(self.root, "checkout", "--quiet", "--allow-missing")
+            run([*clone, str(self.home), str(self.root)], self.home)
+            run(["git", "checkout", "--quiet", "--detach", fetch(self.root) if fetch else commit], self.root)
+            self._configure()
+            dvc(self.root, "checkout", "--quiet", "--allow-missing")
             self._share(paths.KEPT_CANDIDATES)
         except BaseException:  # half a workspace would be taken for a whole one at the next try
             shutil.rmtree(self.root, ignore_errors=True)
             raise
+
+    def _configure(self) -> None:
+        """DVC's settings of the user's checkout that are not in git, its cache, and its remotes that are folders.
+
+        Written as a file: each `dvc config` would cost a run most of a second.
+        """
+        committed, local = ConfigParser(interpolation=None), ConfigParser(interpolation=None)
+        committed.read(self.home / ".dvc" / "config", encoding="utf-8")
+        local.read(self.home / ".dvc" / "config.local", encoding="utf-8")
+        for section in {*committed.sections(), *local.sections()}:
+            url = local.get(section, "url", fallback=committed.get(section, "url", fallback=None))
+            if url is not None and "://" not in url and not Path(url).is_absolute():
+                local.read_dict({section: {"url": str((self.home / ".dvc" / url).resolve())}})
+        local.read_dict({"cache": {"dir": str(self.home / dvc(self.home, "cache", "dir").strip())}})
+        own = self.root / ".dvc" / "config.local"
+        own.touch(mode=0o600)  # remotes may have passwords in it
+        with own.open("w", encoding="utf-8") as file:
+            local.write(file)
 
     def _share(self, folder: Path) -> None:
         """Let the run use, and add to, a scratch folder of the user's checkout."""
@@ -70,12 +90,12 @@ class Workspace:
 
     def _identity(self) -> dict[str, str]:
         """Who commits in the user's checkout, where git would not know it from elsewhere."""
-        found = {key: _run(["git", "config", "--default", "", key], self.home) for key in ("user.name", "user.email")}
+        found = {key: run(["git", "config", "--default", "", key], self.home) for key in ("user.name", "user.email")}
         return {key: value.strip() for key, value in found.items() if value.strip()}
 
     def uncommitted(self) -> list[str]:
         """Tracked files of the user's checkout that differ from the commit which the run uses."""
-        changed = _run(["git", "diff", "--name-only", "HEAD"], self.home).splitlines()
+        changed = run(["git", "diff", "--name-only", "HEAD"], self.home).splitlines()
         return sorted(set(changed) - NOT_COMMITTED_BY_HAND)
 
     def write_params(self, params: Params) -> None:
@@ -97,6 +117,8 @@ class Workspace:
     def link_local_inputs(self, params: Params) -> list[str]:
         """Make data and models that params name by a relative path, and that git does not have, reachable.
 
+        What `dvc add` tracks is as the commit has it, from the DVC remote where it is not in the cache.
+
         Returns:
             The paths that were linked.
         """
@@ -109,6 +131,8 @@ class Workspace:
         linked = []
         for name in dict.fromkeys(named):
             target, link = self.home / name, self.root / name
+            if (self.root / f"{name}.dvc").exists() and not link.exists():
+                dvc(self.root, "pull", "--quiet", name)
             if not Path(name).is_absolute() and target.exists() and not link.exists():
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(target)
@@ -121,12 +145,12 @@ class Workspace:
         Raises:
             UserError: DVC or git refused.
         """
-        baseline = _run(["git", "rev-parse", "HEAD"], self.root).strip()
-        _dvc(self.root, "exp", "save", "--quiet", "--force", "--name", self.name)
+        baseline = run(["git", "rev-parse", "HEAD"], self.root).strip()
+        dvc(self.root, "exp", "save", "--quiet", "--force", "--name", self.name)
         reference = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{self.name}"  # as DVC names it
         # Nothing but this reference is written: other runs and the user's own commands go on meanwhile.
         fetch = ["git", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc"]
-        _run([*fetch, str(self.root), f"+{reference}:{reference}"], self.home)
+        run([*fetch, str(self.root), f"+{reference}:{reference}"], self.home)
 
     def remove(self) -> None:
         """Remove the clone; what DVC cached and saved stays."""
@@ -139,12 +163,22 @@ def workspace_of(home: Path, run_name: str, run_id: str) -> Workspace:
     return Workspace(home, home / WORKSPACES / name, name)
 
 
-def _dvc(root: Path, *arguments: str) -> str:
-    return _run([sys.executable, "-m", "dvc", *arguments], root)
+def dvc(root: Path, *arguments: str) -> str:
+    """What a command of DVC prints in the project at `root`.
+
+    Raises:
+        UserError: it failed, with what it says.
+    """
+    return run([sys.executable, "-m", "dvc", *arguments], root)
 
 
-def _run(command: list[str], folder: Path) -> str:
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def run(command: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> str:
+    """What a command prints.
+
+    Raises:
+        UserError: it failed, with what it says.
+    """
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise UserError(f"`{' '.join(command)}` failed in {folder}: {(result.stderr or result.stdout).strip()}")
     return result.stdout
