@@ -11,6 +11,7 @@ PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
 .PHONY: help install pipeline test test-fast lint bench-train bench-rescore bench-ingest bench-cross-fitting scoreboard scoreboard-hh ui mlflow lock clean
+.PHONY: worker bench-machinery
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -58,6 +59,9 @@ scoreboard-hh: install ## The same on real rows in data/hh-rlhf (HH layout)
 
 ui: install ## Prefect and MLflow on 127.0.0.1, with the flows to start from the browser
 	python -m flows.start --port $(PORT) --mlflow-port $(MLFLOW_PORT)
+
+worker: install ## Do the steps that runs send to the work pool POOL, for the server at PREFECT_API_URL
+	python -m flows.worker --pool $(POOL)
 
 mlflow: install ## MLflow alone, on 127.0.0.1, over the local database
 	mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db --default-artifact-root ./mlartifacts

@@ -22,6 +22,7 @@ from clha_core.tracking.lineage import FLOW_RUN_ID, FLOW_RUN_URL
 from flows.elsewhere import run_elsewhere
 from flows.exchange import exchange_of, pull_outputs, push_outputs
 from flows.form import FormParams
+from flows.new_data import PIPELINE, tag_with_data
 from flows.pools import parse_pools
 from flows.stage import STAGES
 from flows.step import CACHED, run_stage
@@ -73,13 +74,15 @@ def run_stages(workspace: Workspace, pool_of: Mapping[str, str]) -> dict[str, St
             push_outputs(workspace.root, here)
             here.clear()
             states[stage] = run_elsewhere.with_options(name=stage)(stage, pool_of[stage], workspace, exchange)
+        if stage == "ingest":
+            tag_with_data(workspace.root)
     if exchange is not None:
         pull_outputs(workspace.root, pool_of)
         exchange.remove(workspace.root)
     return states
 
 
-@flow(name="clha", persist_result=False)
+@flow(name=PIPELINE, persist_result=False)
 def clha(params: FormParams, pools: str = "") -> State[None]:
     """From preference data to an aligned, evaluated and registered model.
 
