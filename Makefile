@@ -51,6 +51,9 @@ bench-ingest: install ## Speed and memory of ingest and validate at HH's full si
 bench-cross-fitting: install ## What cross-fitting and calibration change on the sample, after make pipeline: ten minutes
 	python -m benchmarks.cross_fitting
 
+bench-machinery: install ## What DVC, Prefect and the command line cost beside the steps, after make pipeline: a few minutes
+	python -m benchmarks.machinery
+
 scoreboard: install ## Every method at every level of noise, over seeds: hours; goes on where it stopped
 	python -m flows.scoreboard
 

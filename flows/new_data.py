@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dvc.dependency import loads_from
-from dvc.repo import Repo
-from dvc.stage import Stage
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
@@ -49,7 +46,11 @@ def data_hash(path: str, home: Path) -> str | None:
         return str(yaml.safe_load(run(["git", "show", f"HEAD:./{tracked}"], home))["outs"][0]["md5"])
     if not (home / path).exists():
         return None
-    # DVC has no command that tells the hash of data that it does not track.
+    # DVC has no command that tells the hash of data that it does not track. Imported here: every run imports this file.
+    from dvc.dependency import loads_from
+    from dvc.repo import Repo
+    from dvc.stage import Stage
+
     with Repo(str(home)) as repo:
         (dependency,) = loads_from(Stage(repo, str(home / "dvc.yaml"), wdir=str(home)), [path])
         return str(dependency.get_hash().value)

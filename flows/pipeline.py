@@ -28,7 +28,7 @@ from flows.stage import STAGES
 from flows.step import CACHED, run_stage
 from flows.workspace import HOME, Workspace, workspace_of
 
-SUMMARY_KEY, MLFLOW_KEY = "clha-summary", "clha-mlflow-run"
+SUMMARY_KEY, MLFLOW_KEY, VERSION_KEY = "clha-summary", "clha-mlflow-run", "clha-model-version"
 
 
 @task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False, log_prints=True)
@@ -51,12 +51,18 @@ def register(params: Params, workspace: Workspace) -> str:
         markdown=f"## Result of {flow_run.name}\n\n{table}\n{registration.sentence()}\n",
         description="Base, SFT and the aligned model on the test prompts",
     )
-    if registration.link.startswith("http"):
+    if registration.version_link:  # there is a server
         create_link_artifact(
             key=MLFLOW_KEY,
             link=registration.link,
             link_text="MLflow run",
             description="Curves, figures and reports",
+        )
+        create_link_artifact(
+            key=VERSION_KEY,
+            link=registration.version_link,
+            link_text=f"{registration.model_name} version {registration.version}",
+            description="The registered model: data, commit, gate and who made it champion",
         )
     return registration.link
 

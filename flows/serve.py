@@ -1,5 +1,5 @@
-"""`python -m flows.serve`: deployments, one for each preset with its form filled in, what starts them when data are new,
-and one for each operation of the registry; and a process that runs what is started.
+"""`python -m flows.serve`: deployments, one for each preset with its form filled in, what starts them when data are
+new, and one for each operation of the registry; and a process that runs what is started.
 
 Needs PREFECT_API_URL; `python -m flows.start` sets it and starts everything else too.
 """

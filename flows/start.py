@@ -28,7 +28,6 @@ HOME = Path(__file__).resolve().parents[1]
 STATE = HOME / paths.SCRATCH  # Prefect's database and the logs of the servers
 UI_FILES = STATE / "prefect-ui"
 START_SECONDS = 120.0
-HEARTBEAT_SECONDS = 30  # the least that Prefect takes
 LOG_TAIL = 15
 
 
@@ -56,7 +55,6 @@ def server_environment(host: str, port: int) -> dict[str, str]:
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",  # seconds until a run that was submitted starts
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         # Processes for evaluating GenAI traces, which nothing here makes.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }

@@ -8,8 +8,10 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
+from flows import HEARTBEAT_SECONDS
+
 NAME = "clha: end runs whose process is gone"
-SILENCE = timedelta(minutes=2)  # four heartbeats, as start.py sets them
+SILENCE = timedelta(seconds=4 * HEARTBEAT_SECONDS)
 LIVING = "prefect.flow-run.heartbeat"
 ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 

@@ -1,7 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import settings
 from project import SMALL, Project, copy_project
+from servers import Servers, started_servers
 
 from clha_core.params import Params, parse_params
 
@@ -58,3 +59,10 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Project:
     copy.printed = copy.make("pipeline")
     copy.commit("first run")
     return copy
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Prefect, MLflow and the flows, over a copy of the project that has not run yet."""
+    with started_servers(tmp_path_factory.mktemp("servers")) as started:
+        yield started

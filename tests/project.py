@@ -85,12 +85,12 @@ class Project:
         return self.run("make", *self.make_options, target)
 
     @contextmanager
-    def started(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A command that runs until the block ends; its whole process group is ended then."""
+    def started(self, *command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A command that runs until the block ends, and then its whole process group; with more in its environment."""
         process = subprocess.Popen(
             command,
             cwd=self.root,
-            env=self.environment(),
+            env=self.environment() | environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

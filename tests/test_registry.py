@@ -203,6 +203,8 @@ def test_the_gate_promotes_with_the_same_tags(registry: Registry) -> None:
     passed = GateResult("the base", Interval(1.0, 0.5, 1.5), "is better than the base")
     assert apply_gate(registry.client, registry.version("1"), passed, "Ada") == "champion"
     assert registry.tags("1")["promoted.why"] == "the gate: is better than the base"
+    assert registry.tags("1")["gate.by"] == "Ada"
+    assert registry.tags("1")["gate.at"].endswith("UTC")
     registry.add()
     failed = GateResult("champion version 1", Interval(0.0, -0.5, 0.5), "is not shown to be better")
     assert apply_gate(registry.client, registry.version("2"), failed, "Ada") == "candidate"

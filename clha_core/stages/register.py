@@ -17,7 +17,7 @@ from clha_core.evaluation.summary import is_marked
 from clha_core.models.loading import load_policy, load_tokenizer
 from clha_core.params import Params
 from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG
-from clha_core.tracking.mlflow_tracker import connect, find_run, run_link, run_of_model
+from clha_core.tracking.mlflow_tracker import connect, find_run, run_link, run_of_model, version_link
 from clha_core.tracking.promotion import apply_gate, person
 from clha_core.tracking.record import describe_evaluation
 from clha_core.tracking.registry import (
@@ -42,6 +42,7 @@ class Registration:
     reason: str
     run_id: str
     link: str
+    version_link: str
     new: bool
 
     def sentence(self) -> str:
@@ -86,7 +87,9 @@ def _register(params: Params, root: Path, client: MlflowClient, against_base: bo
         opponent = None if against_base else champion
         gate = _gate(params, evaluation, opponent, evaluation_digest, marked=is_marked(metrics))
         alias, reason = apply_gate(client, version, gate, person(root)), gate.reason
-    return Registration(name, str(version.version), alias, reason, recorded.info.run_id, run_link(recorded), new)
+    number = str(version.version)
+    links = run_link(recorded), version_link(name, number)
+    return Registration(name, number, alias, reason, recorded.info.run_id, *links, new)
 
 
 def _recorded_run(params: Params, root: Path, model_digest: str, evaluation_digest: str) -> Run:

@@ -178,7 +178,15 @@ def find_run(experiment: str, model_digest: str) -> Run | None:
 
 def run_link(run: Run) -> str:
     """Where to look at a run: a page of the server, or the run's id in the local database."""
+    page = _page(f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}")
+    return page or f"run {run.info.run_id} (make mlflow shows it)"
+
+
+def version_link(name: str, number: str) -> str:
+    """The page of a registered version; empty where there is no server."""
+    return _page(f"models/{name}/versions/{number}")
+
+
+def _page(place: str) -> str:
     uri = os.environ.get("CLHA_MLFLOW_UI_URL") or mlflow.get_tracking_uri()
-    if uri.startswith("http"):
-        return f"{uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    return f"run {run.info.run_id} (make mlflow shows it)"
+    return f"{uri.rstrip('/')}/#/{place}" if uri.startswith("http") else ""

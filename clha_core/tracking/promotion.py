@@ -58,7 +58,7 @@ def apply_gate(client: MlflowClient, version: ModelVersion, gate: GateResult, by
         The alias.
     """
     name, number = version.name, str(version.version)
-    write_gate(client, name, number, gate)
+    write_gate(client, name, number, gate, by)
     if gate.passed:
         crown(client, name, number, by=by, why=f"the gate: {gate.reason}")
         return CHAMPION
@@ -83,7 +83,7 @@ def promote(
         if champion is not None and str(champion.version) == number:
             raise UserError(f"{name} version {number} is champion already.")
         gate = _gate(version, champion, params)
-        write_gate(client, name, number, gate)
+        write_gate(client, name, number, gate, by)
         crown(client, name, number, by=by, why=why)
     return Change(name, number, None if champion is None else str(champion.version), gate.reason)
 
@@ -134,9 +134,10 @@ def crown(client: MlflowClient, name: str, number: str, *, by: str, why: str, af
     _write_pages(client, name, aliases)
 
 
-def write_gate(client: MlflowClient, name: str, number: str, gate: GateResult) -> None:
-    """The gate's figures as tags gate.* of a version."""
+def write_gate(client: MlflowClient, name: str, number: str, gate: GateResult, by: str) -> None:
+    """The gate's figures as tags gate.* of a version, and who asked it when."""
     facts = {"opponent": gate.opponent, "reason": gate.reason, "passed": str(gate.passed).lower()}
+    facts |= {"by": by, "at": _now()}
     if gate.difference is not None:
         interval = gate.difference
         facts["difference"] = f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
@@ -194,6 +195,10 @@ def _require_reason(why: str) -> None:
 
 def _facts(by: str, why: str) -> dict[str, str]:
     """Who, when and why, and from which flow run if there is one."""
-    facts = {"by": by, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", "why": why}
+    facts = {"by": by, "at": _now(), "why": why}
     url = os.environ.get(FLOW_RUN_URL)
     return facts | {"flow_run_url": url} if url else facts
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,164 @@
+"""What DVC, Prefect and the command line cost beside the steps: `make bench-machinery`, after `make pipeline`.
+
+Compared commands run in turns, and count by the CPU seconds of all their processes: on a machine that is busy with
+something else these stay what they are. A flow run is measured by the clock, less what Prefect says its steps took;
+how much slower the clock ran than the processor meanwhile is said beside it.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clha_core.errors import UserError
+from flows.guard import guarded, stop
+from flows.stage import STAGES
+
+ROOT = Path(__file__).resolve().parents[1]
+ROUNDS = 7
+DVC = [sys.executable, "-m", "dvc"]
+HELP = [sys.executable, "-m", "clha_core", "--help"]
+# What the command line is written with: no help can be had for less.
+HELP_FLOOR = [sys.executable, "-c", "import typer, rich.console, pydantic, yaml"]
+PRESET = "sample"
+PORT, MLFLOW_PORT = 4290, 5090
+PATIENCE_SECONDS = 1800.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one command: on the clock, and of the processor over all its processes."""
+
+    wall: float
+    cpu: float
+
+
+def cost_of(command: list[str], folder: Path) -> Cost:
+    """Run a command once.
+
+    Raises:
+        UserError: it failed.
+    """
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise UserError(f"`{' '.join(command)}` failed in {folder}.")
+    return Cost(time.perf_counter() - started, usage.ru_utime + usage.ru_stime)
+
+
+def in_turns(commands: Mapping[str, tuple[list[str], Path]], rounds: int = ROUNDS) -> dict[str, Cost]:
+    """The median cost of each command; the first round only warms the caches."""
+    costs: dict[str, list[Cost]] = {name: [] for name in commands}
+    for _ in range(rounds + 1):
+        for name, (command, folder) in commands.items():
+            costs[name].append(cost_of(command, folder))
+    return {
+        name: Cost(statistics.median(one.wall for one in found[1:]), statistics.median(one.cpu for one in found[1:]))
+        for name, found in costs.items()
+    }
+
+
+def make_bare_project(folder: Path, stages: int) -> Path:
+    """A DVC project of so many stages, each a line of shell that reads the output of the one before; all have run."""
+    folder.mkdir()
+    graph: dict[str, Any] = {}
+    for number in range(stages):
+        deps = {"deps": [f"out{number - 1}"]} if number else {}
+        graph[f"stage{number}"] = {"cmd": f"echo {number} > out{number}", **deps, "outs": [f"out{number}"]}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": graph}), encoding="utf-8")
+    for command in (["git", "init", "--quiet"], [*DVC, "init", "--quiet"], [*DVC, "repro", "--quiet"]):
+        cost_of(command, folder)
+    return folder
+
+
+def require_finished() -> None:
+    """Raises:
+    UserError: something would still run here.
+    """
+    dry = subprocess.run([*DVC, "repro", "--dry"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if dry.returncode != 0 or "Running stage" in dry.stdout:
+        raise UserError("`dvc repro` has something to do here: run `make pipeline` first.")
+
+
+def ask(path: str, body: object = None) -> Any:
+    """Prefect's answer."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/api{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def flow_overhead() -> tuple[float, float]:
+    """Seconds of a flow run in which nothing changed, from its start on: beside its steps, and of its steps.
+
+    The first run may find an empty cache of its own; the second counts.
+    """
+    command = [sys.executable, "-m", "flows.start", "--port", str(PORT), "--mlflow-port", str(MLFLOW_PORT)]
+    with ExitStack() as stack:
+        process = subprocess.Popen(
+            guarded(command), cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        stack.callback(stop, process)
+        assert process.stderr is not None
+        said = b""
+        while b"Start runs" not in said:
+            line = process.stderr.readline()
+            if not line:
+                raise UserError(f"the servers did not start: {said.decode(errors='replace')}")
+            said += line
+        deployment = ask(f"/deployments/name/clha/{PRESET}")
+        for _ in range(2):
+            run_id = ask(f"/deployments/{deployment['id']}/create_flow_run", {})["id"]
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while (run := ask(f"/flow_runs/{run_id}"))["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+                if time.monotonic() > deadline:
+                    raise UserError("the flow run does not end")
+                time.sleep(1)
+            if run["state"]["type"] != "COMPLETED":
+                raise UserError(f"the flow run failed: {run['state']['message']}")
+        tasks = ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+        steps = sum(task["total_run_time"] for task in tasks)
+        return run["total_run_time"] - steps, steps
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    require_finished()
+    with tempfile.TemporaryDirectory() as scratch:
+        bare = make_bare_project(Path(scratch) / "bare", len(STAGES))
+        repro = [*DVC, "repro"]
+        costs = in_turns(
+            {"ours": (repro, ROOT), "bare": (repro, bare), "help": (HELP, ROOT), "floor": (HELP_FLOOR, ROOT)}
+        )
+    beside, steps = flow_overhead()
+    slowness = costs["help"].wall / costs["help"].cpu
+    ours, bare_cost, help_cost, floor = (costs[name] for name in ("ours", "bare", "help", "floor"))
+    rows = [
+        ("No-op `dvc repro`", f"{ours.cpu:.2f} s", f"{bare_cost.cpu:.2f} s in a bare project of {len(STAGES)} stages",
+         f"{ours.cpu / bare_cost.cpu:.2f}x"),
+        ("`clha --help`", f"{help_cost.cpu:.2f} s", f"{floor.cpu:.2f} s to import what it is written with",
+         f"{help_cost.cpu / floor.cpu:.2f}x"),
+        ("A flow run beside its steps", f"{beside:.1f} s on the clock", f"{steps:.1f} s for the steps, all of them cached",
+         f"{beside / steps:.2f}x"),
+    ]  # fmt: skip
+    print("| | cost | against | ratio |\n|---|--:|---|--:|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    print(f"\nCPU seconds, but for the flow run. The clock ran {slowness:.1f} times as long as the processor.")
+
+
+if __name__ == "__main__":
+    main()
