@@ -151,7 +151,7 @@ def main() -> None:
          f"{ours.cpu / bare_cost.cpu:.2f}x"),
         ("`clha --help`", f"{help_cost.cpu:.2f} s", f"{floor.cpu:.2f} s to import what it is written with",
          f"{help_cost.cpu / floor.cpu:.2f}x"),
-        ("A flow run beside its steps", f"{beside:.1f} s on the clock", f"{steps:.1f} s for the steps, all of them cached",
+        ("A flow run beside its steps", f"{beside:.1f} s on the clock", f"{steps:.1f} s for its steps, all cached",
          f"{beside / steps:.2f}x"),
     ]  # fmt: skip
     print("| | cost | against | ratio |\n|---|--:|---|--:|")

@@ -11,7 +11,7 @@ os.environ |= {
     **QUIET,
     "DVC_NO_ANALYTICS": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # Every process that runs flows has to send them: zombies.py takes a run that is silent for one whose process is gone.
+    # Whatever runs flows has to send them: zombies.py takes a silent run for one whose process is gone.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
     **os.environ,
 }

@@ -19,7 +19,8 @@ STAGES = ("ingest", "validate", "policy", "reward_models", "sft", "candidates", 
 CHUNK_BYTES = 65536
 TAIL_LINES = 200
 CAUSE_LINES = 20
-NOT_RUN = re.compile(r"^Stage '[^']+' (didn't change, skipping|is cached - skipping run)")
+RUNNING = re.compile(r"^Running stage '[^']+':")
+CACHED = re.compile(r"^Stage '[^']+' is cached - skipping run")  # a dry run says both
 # DVC does not wait for a lock that another process of it has; a lock of a process that died it removes by itself.
 BUSY = re.compile(
     r"is busy, it is being blocked by|Unable to acquire lock|^  \(PID \d+\): |^If there are no processes with such PIDs"
@@ -51,15 +52,17 @@ def repro(
     waiting = False
     while True:
         tail: deque[str] = deque(maxlen=TAIL_LINES)
+        started: list[str] = []
 
-        def listen(line: str, tail: deque[str] = tail) -> None:
+        def listen(line: str, tail: deque[str] = tail, started: list[str] = started) -> None:
             tail.append(line)
+            started.extend(RUNNING.findall(line))
             if not NOISE.match(line) and not BUSY.search(line):
                 log(line)
 
         status = run_guarded(_command(stage, *(["--pull"] if pull else [])), root, environment, listen)
         if status == 0:
-            return not any(NOT_RUN.match(line) for line in tail)
+            return bool(started)
         if not any(BUSY.search(line) for line in tail):
             raise StageFailed(f"{stage}: {cause_of(list(tail)) or f'exit status {status}'}")
         if not waiting:
@@ -72,7 +75,7 @@ def would_run(stage: str, root: Path, environment: Mapping[str, str]) -> bool:
     """Whether `repro` would run the stage; nothing is run or changed."""
     lines: list[str] = []
     run_guarded(_command(stage, "--dry"), root, environment, lines.append)
-    return not any(NOT_RUN.match(line) for line in lines)
+    return any(map(RUNNING.match, lines)) and not any(map(CACHED.match, lines))
 
 
 def _command(stage: str, *options: str) -> list[str]:

@@ -1,13 +1,16 @@
 """One step of the flow: DVC runs the stage, its output is heard, its error is the step's."""
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 from toy_project import FAILING_STAGE, make_toy_project
 
-from flows.stage import STAGES, StageFailed, cause_of, repro
+from flows.stage import STAGES, StageFailed, cause_of, repro, would_run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,6 +47,33 @@ def test_outputs_that_are_gone_come_back_from_the_cache_without_a_run(toy: Path)
     (toy / "dvc.lock").unlink()
     assert repro("double", toy, os.environ, str) is False
     assert (toy / "doubled.txt").read_text(encoding="utf-8") == "6"
+
+
+def test_a_dry_look_tells_what_would_run_and_runs_nothing(toy: Path) -> None:
+    repro("double", toy, os.environ, str)
+    assert not would_run("double", toy, os.environ)
+    (toy / "params.yaml").write_text("train: {margin: 5}\n", encoding="utf-8")
+    assert would_run("double", toy, os.environ)
+    assert (toy / "doubled.txt").read_text(encoding="utf-8") == "6"
+    (toy / "params.yaml").write_text("train: {margin: 3}\n", encoding="utf-8")
+
+
+def test_a_busy_dvc_is_waited_for_with_a_message(tmp_path: Path) -> None:
+    slow = "\n  slow:\n    cmd: while [ ! -e go ]; do sleep 0.1; done; touch done\n    outs: [done]\n"
+    project = make_toy_project(tmp_path / "project", "train: {margin: 3}\n", slow)
+    lines: list[str] = []
+
+    def listen(line: str) -> None:
+        lines.append(line)
+        if line.startswith("waiting: another DVC command is busy"):
+            (project / "go").touch()
+
+    first = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "slow"], cwd=project)
+    while not any((project / ".dvc" / "tmp").glob("rwlock")) or "slow" not in (project / ".dvc/tmp/rwlock").read_text():
+        time.sleep(0.1)
+    assert repro("slow", project, os.environ, listen) is False
+    assert first.wait() == 0
+    assert sum("waiting: " in line for line in lines) == 1
 
 
 def test_the_error_of_a_failed_stage_is_the_stages_own(toy: Path) -> None:

@@ -1,5 +1,6 @@
 """Runs that a person starts in Prefect's UI: a real server, a real browser, the real stages, in small."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +17,15 @@ from playwright.sync_api import Browser, Page, expect
 from project import Project, clone_with_cache
 from servers import BUSY, MINUTE, RUN_MINUTES, Servers
 
-from flows.pipeline import SUMMARY_KEY
+from flows.gpu import GPU_LIMIT
+from flows.pipeline import SUMMARY_KEY, VERSION_KEY
 from flows.registry import CHAMPION_KEY, COMPARE_KEY, LIST_KEY
 from flows.stage import STAGES
 
 # A slow machine needs minutes for a run, and the first test makes two of them.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
+CANCEL_SECONDS = 10.0
 FORM_CHANGES: dict[str, Any] = {"train.method": "sft", "train.margin": 1.5}
 
 
@@ -113,6 +116,18 @@ def test_a_run_shows_its_steps_and_ends_with_a_table(page: Page, servers: Server
     expect(page.get_by_role("columnheader", name="Evaluation reward")).to_be_visible()
 
 
+def test_a_run_leads_to_the_version_that_it_registered_and_back(servers: Servers, form_run: str) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{servers.project.root / 'mlflow.db'}")  # not all of a client asks its own
+    number = servers.left(form_run, VERSION_KEY).partition(")")[0].rpartition("/")[2]
+    assert f"{servers.mlflow_url}/#/models/clha-policy/versions/{number}" in servers.left(form_run, VERSION_KEY)
+    version = MlflowClient().get_model_version("clha-policy", number)
+    assert f"/flow-run/{form_run}" in version.tags["prefect.flow_run_url"]
+    assert version.tags["git.commit"] == servers.project.run("git", "rev-parse", "HEAD").strip()
+    locked = servers.project.locked_stages(servers.experiment(form_run))
+    assert version.tags["data/rescored"] == locked["rescore"]["outs"][0]["md5"]
+    assert f"data:{locked['ingest']['deps'][0]['md5']}" in servers.ask(f"/flow_runs/{form_run}")["tags"]
+
+
 def test_the_same_run_again_says_that_nothing_new_was_computed(page: Page, servers: Servers, form_run: str) -> None:
     run_id = servers.start_run(FORM_CHANGES)
     assert "all steps cached; results come from MLflow: http://" in servers.wait(run_id, "COMPLETED")["message"]
@@ -170,25 +185,55 @@ def test_the_registry_is_operated_from_prefect(servers: Servers, form_run: str) 
     assert "better in the pilot" in servers.left(listed, LIST_KEY)
 
 
-def test_cancelling_a_run_ends_its_stage(servers: Servers) -> None:
+def test_cancelling_a_run_ends_it_with_all_that_it_started(page: Page, servers: Servers) -> None:
     run_id = servers.start_run({"sft.max_steps": 1_000_000, "sft.epochs": 1_000_000.0})
-    deadline = time.monotonic() + RUN_MINUTES
-    while not stages_of(servers, run_id):
-        assert time.monotonic() < deadline, servers.task_states(run_id)
-        time.sleep(0.2)
-    servers.ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    tree = processes_of(servers, run_id, stage="sft")
+    assert len(tree) >= 4, tree  # the flow, its guard, DVC, and the stage, which is a child of DVC
+    page.goto(f"{servers.url}/v2/runs/flow-run/{run_id}")
+    page.get_by_role("button", name="Open menu").click()
+    page.get_by_role("menuitem", name="Cancel", exact=True).click()
+    page.get_by_role("button", name="Cancel Flow Run").click()
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    _, alive = psutil.wait_procs(tree, timeout=CANCEL_SECONDS * busy)
+    assert alive == []
     servers.wait(run_id, "CANCELLED")
-    assert stages_of(servers, run_id) == []
+    assert servers.project.run("git", "status", "--porcelain") == ""
 
 
-def stages_of(servers: Servers, run_id: str) -> list[list[str]]:
-    """Commands of `sft` that run in the workspace of a run."""
+def test_a_run_whose_process_is_killed_has_crashed_and_retry_goes_on_from_the_step(
+    servers: Servers, form_run: str
+) -> None:
+    run_id = servers.start_run({**FORM_CHANGES, "evaluate.seed": 201})
+    tree = processes_of(servers, run_id, stage="evaluate")
+    tree[0].kill()
+    servers.wait(run_id, "CRASHED")
+    _, alive = psutil.wait_procs(tree, timeout=MINUTE)
+    assert alive == []
+
+    slots = {"names": [GPU_LIMIT], "slots": 1, "mode": "concurrency"}
+    servers.ask("/v2/concurrency_limits/increment", slots)  # as another run would
+    servers.ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
+    deadline = time.monotonic() + RUN_MINUTES
+    while "waiting for a slot" not in servers.log(run_id):
+        assert time.monotonic() < deadline, servers.log(run_id)
+        time.sleep(0.2)
+    servers.ask("/v2/concurrency_limits/decrement", slots)
+    servers.wait(run_id, "COMPLETED")
+    cached = dict.fromkeys(set(STAGES) - {"evaluate"}, "Cached")
+    assert servers.task_states(run_id) == {**cached, "evaluate": "Completed", "register": "Completed"}
+
+
+def processes_of(servers: Servers, run_id: str, stage: str) -> list[psutil.Process]:
+    """The process of a flow run and all that it has started, the former first, as soon as the stage runs."""
     workspaces = str(servers.project.root / ".clha" / "workspaces")
-    found = [process.info for process in psutil.process_iter(["cwd", "cmdline"])]
-    return [
-        info["cmdline"]
-        for info in found
-        if (info["cwd"] or "").startswith(workspaces)
-        and info["cwd"].endswith(run_id[:8])
-        and info["cmdline"][-2:] == ["clha_core", "sft"]
-    ]
+    deadline = time.monotonic() + RUN_MINUTES
+    while True:
+        for found in psutil.process_iter(["cwd", "cmdline"]):
+            folder = found.info["cwd"] or ""
+            if folder.startswith(workspaces) and folder.endswith(run_id[:8]) and found.info["cmdline"][-1:] == [stage]:
+                chain = [found, *found.parents()]
+                (flow,) = [parent for parent in chain if "prefect.engine" in parent.cmdline()]
+                if chain.index(flow) >= 3:  # DVC's command line ends with the name of the stage too
+                    return [flow, *flow.children(recursive=True)]
+        assert time.monotonic() < deadline, servers.log(run_id)
+        time.sleep(0.2)
