@@ -41,7 +41,8 @@ def data_hash(path: str, home: Path) -> str | None:
         path: data.path, relative to `home`.
     """
     tracked = f"{path}.dvc"
-    if tracked in run(["git", "ls-tree", "--name-only", "HEAD", "--", tracked], home).splitlines():
+    inside = not Path(path).is_absolute()
+    if inside and tracked in run(["git", "ls-tree", "--name-only", "HEAD", "--", tracked], home).splitlines():
         # A run uses the commit, whatever lies in the checkout.
         return str(yaml.safe_load(run(["git", "show", f"HEAD:./{tracked}"], home))["outs"][0]["md5"])
     if not (home / path).exists():

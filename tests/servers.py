@@ -19,6 +19,7 @@ from project import SMALL, Project, copy_project
 MINUTE = 60.0
 RUN_MINUTES = 10 * MINUTE
 BUSY = 503  # Prefect's answer while its SQLite database is locked: "try again", as its own clients do
+LOCAL_PRESET, LOCAL_DATA = "mine", "mine"  # a preset that reads a folder of the checkout, and the folder
 ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -31,28 +32,29 @@ class Servers:
         self.url = url
         self.mlflow_url = mlflow_url
 
-    def ask(self, path: str, body: object = None) -> Any:
+    def ask(self, path: str, body: object = None, method: str | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/api{path}", data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/api{path}", data, headers, method=method)
         deadline = time.monotonic() + MINUTE
         while True:
             try:
                 with urllib.request.urlopen(request, timeout=MINUTE) as answer:
-                    return json.load(answer)
+                    return json.loads(answer.read() or b"null")
             except urllib.error.HTTPError as error:
                 if error.code != BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
 
-    def start_run(self, changes: dict[str, Any], **more: Any) -> str:
+    def start_run(self, changes: dict[str, Any], deployment: str = "small", **more: Any) -> str:
         """Start a run without the browser, with some parameters changed, and `more` beside them; gives its id."""
-        deployment = self.ask("/deployments/name/clha/small")
-        parameters = deployment["parameters"]
+        found = self.ask(f"/deployments/name/clha/{deployment}")
+        parameters = found["parameters"]
         for dotted, value in changes.items():
             section, key = dotted.split(".")
             parameters["params"][section][key] = value
         parameters |= more
-        return self.ask(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
+        return self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})["id"]
 
     def start(self, deployment: str, parameters: dict[str, Any]) -> str:
         """Start a run of another flow than the pipeline; gives its id."""
@@ -102,11 +104,14 @@ def free_port() -> int:
 
 @contextmanager
 def started_servers(folder: Path) -> Iterator[Servers]:
-    """The start command, in a copy of the project that has one more preset, `small`."""
+    """The start command, in a copy of the project that has two more presets: `small`, and one with data of its own."""
     project = copy_project(folder / "project", SMALL)
     preset = "# Everything small.\ntrain: { method: clha }\n"
     (project.root / "presets" / "small.yaml").write_text(preset, encoding="utf-8")
-    project.commit("a small preset")
+    local = f"# Data of our own.\ndata: {{ source: local, path: {LOCAL_DATA} }}\n"
+    (project.root / "presets" / f"{LOCAL_PRESET}.yaml").write_text(local, encoding="utf-8")
+    project.commit("more presets")
+    (project.root / ".git" / "info" / "exclude").write_text(f"/{LOCAL_DATA}\n", encoding="utf-8")
     port, mlflow_port = free_port(), free_port()
     command = [sys.executable, "-m", "flows.start", "--port", str(port), "--mlflow-port", str(mlflow_port)]
     log = project.root.parent / "start.log"
