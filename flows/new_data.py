@@ -11,14 +11,14 @@ import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.schedules import Cron
+from prefect.states import Completed
 from prefect.types.entrypoint import EntrypointType
 
 from clha_core.params import load_params
@@ -84,13 +84,12 @@ def last_data(runs: list[FlowRun]) -> str | None:
 
 
 @flow(name="clha-new-data", persist_result=False)
-def new_data(preset: str) -> str:
+def new_data(preset: str) -> State[None]:
     """Start a preset's run if its data are others than those of its last run.
 
     Args:
         preset: The deployment of the pipeline to start; it has to have run once.
     """
-    logger = get_run_logger()
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(f"{PIPELINE}/{preset}")
         past = client.read_flow_runs(
@@ -113,8 +112,7 @@ def new_data(preset: str) -> str:
         )
         assert isinstance(started, FlowRun)  # a coroutine only inside an event loop
         message = f"{path} has changed from {before} to {now}: started {started.name}"
-    logger.info(message)
-    return message
+    return Completed(message=message)
 
 
 def new_data_deployments(presets: dict[str, dict[str, Any]]) -> list[RunnerDeployment]:

@@ -1,4 +1,4 @@
-"""What starts runs without a person: new data, and the clock. The real Prefect, its automations and its command line."""
+"""What starts runs without a person: new data, and the clock. Prefect itself, its automations and its command."""
 
 import json
 import sys
@@ -55,8 +55,7 @@ def test_a_run_starts_when_data_have_changed_since_the_last_one(
 
     emit_arrived(servers)
     (unchanged,) = until_started(servers, watch, 1)
-    servers.wait(unchanged, "COMPLETED")
-    assert f"{LOCAL_DATA} is as in the last run" in servers.log(unchanged)
+    assert servers.wait(unchanged, "COMPLETED")["message"] == f"{LOCAL_DATA} is as in the last run"
     assert until_started(servers, pipeline, 1) == [first]
 
     write_data(data, params, 41)
