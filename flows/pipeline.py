@@ -24,7 +24,7 @@ from flows.exchange import exchange_of, pull_outputs, push_outputs
 from flows.form import FormParams
 from flows.new_data import PIPELINE, tag_with_data
 from flows.pools import parse_pools
-from flows.stage import STAGES
+from flows.stage import STAGES, unchanged_stages
 from flows.step import CACHED, run_stage
 from flows.workspace import HOME, Workspace, workspace_of
 
@@ -71,10 +71,12 @@ def run_stages(workspace: Workspace, pool_of: Mapping[str, str]) -> dict[str, St
     """All stages in order, each here or in its pool; all outputs are here afterwards."""
     exchange = exchange_of(workspace.home, workspace.name) if pool_of else None
     states: dict[str, State[None]] = {}
+    unchanged = unchanged_stages(workspace.root, os.environ)
     here: list[str] = []  # stages whose outputs the DVC remote may not have yet
     for stage in STAGES:
-        if exchange is None or stage not in pool_of:
-            states[stage] = run_stage.with_options(name=stage)(stage, workspace, pull=exchange is not None)
+        if exchange is None or stage not in pool_of or stage in unchanged:
+            step = run_stage.with_options(name=stage)
+            states[stage] = step(stage, workspace, unchanged=stage in unchanged, pull=exchange is not None)
             here.append(stage)
         else:
             push_outputs(workspace.root, here)

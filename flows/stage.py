@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
@@ -19,6 +20,7 @@ STAGES = ("ingest", "validate", "policy", "reward_models", "sft", "candidates", 
 CHUNK_BYTES = 65536
 TAIL_LINES = 200
 CAUSE_LINES = 20
+UNCHANGED = re.compile(r"^Stage '([^']+)' didn't change, skipping")
 RUNNING = re.compile(r"^Running stage '[^']+':")
 # DVC does not wait for a lock that another process of it has; a lock of a process that died it removes by itself.
 BUSY = re.compile(
@@ -68,6 +70,17 @@ def repro(
             log(f"waiting: another DVC command is busy in {root}; {stage} goes on when it has ended")
             waiting = True
         time.sleep(BUSY_SECONDS)
+
+
+def unchanged_stages(root: Path, environment: Mapping[str, str]) -> set[str]:
+    """Stages that have nothing to do, and nothing to do before them: one look by DVC in place of one for each.
+
+    A dry run knows nothing of what follows a stage that would run, so these are the stages before the first such.
+    """
+    lines: list[str] = []
+    run_guarded([sys.executable, "-m", "dvc", "repro", "--dry"], root, environment, lines.append)
+    certain = takewhile(lambda line: not RUNNING.match(line), lines)
+    return {found[1] for line in certain if (found := UNCHANGED.match(line))}
 
 
 def would_run(stage: str, root: Path, environment: Mapping[str, str]) -> bool:

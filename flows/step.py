@@ -16,12 +16,15 @@ CACHED = "Cached"
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
-def run_stage(stage: str, workspace: Workspace, *, pull: bool = False) -> State[None]:
+def run_stage(stage: str, workspace: Workspace, *, unchanged: bool, pull: bool = False) -> State[None]:
     """One stage of dvc.yaml; the state is named Cached where DVC had its outputs already.
 
     Args:
+        unchanged: DVC has said already that there is nothing to do.
         pull: inputs may have been made by another machine, and are in the DVC remote.
     """
+    if unchanged:
+        return state_of(ran=False)
     logger = get_run_logger()
     with gpu_turn(stage, lambda: not would_run(stage, workspace.root, os.environ), logger.info):
         return state_of(repro(stage, workspace.root, os.environ, logger.info, pull=pull))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from toy_project import FAILING_STAGE, make_toy_project
 
-from flows.stage import STAGES, StageFailed, cause_of, repro, would_run
+from flows.stage import STAGES, StageFailed, cause_of, repro, unchanged_stages, would_run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,6 +56,21 @@ def test_a_dry_look_tells_what_would_run_and_runs_nothing(toy: Path) -> None:
     assert would_run("double", toy, os.environ)
     assert (toy / "doubled.txt").read_text(encoding="utf-8") == "6"
     (toy / "params.yaml").write_text("train: {margin: 3}\n", encoding="utf-8")
+
+
+def test_one_look_tells_what_is_unchanged_before_the_first_stage_that_would_run(tmp_path: Path) -> None:
+    copies = "".join(
+        f"\n  {name}:\n    cmd: cp {source} {name}.txt\n    deps: [{source}]\n    outs: [{name}.txt]\n"
+        for name, source in (("kept", "double.py"), ("copied", "doubled.txt"))
+    )
+    project = make_toy_project(tmp_path / "project", "train: {margin: 3}\n", copies)
+    assert unchanged_stages(project, os.environ) == set()
+    for stage in ("kept", "double", "copied"):
+        repro(stage, project, os.environ, str)
+    assert unchanged_stages(project, os.environ) == {"kept", "double", "copied"}
+    (project / "params.yaml").write_text("train: {margin: 4}\n", encoding="utf-8")
+    # What `copied` depends on will be another file, although it is not yet.
+    assert unchanged_stages(project, os.environ) <= {"kept"}
 
 
 def test_a_busy_dvc_is_waited_for_with_a_message(tmp_path: Path) -> None:

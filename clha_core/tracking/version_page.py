@@ -63,7 +63,7 @@ def describe(version: ModelVersion, run: Run) -> str:
         lines.append(f"| Flow run | [{tags.get('prefect.flow_run_id', url)}]({url}) |")
     if gate := version.tags.get("gate.reason"):
         asked = ", ".join(version.tags[key] for key in ("gate.at", "gate.by") if key in version.tags)
-        lines.append(f"| Gate | {_cell(gate)} ({_cell(asked)}) |")
+        lines.append(f"| Gate | {_cell(gate)}{f' ({_cell(asked)})' if asked else ''} |")
     for heading, prefix in (("Made champion", "promoted"), ("Rolled back", "rolled_back")):
         if f"{prefix}.why" in version.tags:
             lines.append(f"| {heading} | {_decision(version.tags, prefix)} |")
