@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
@@ -17,7 +18,7 @@ from flows.stage import STAGES
 GPU_LIMIT = "clha-gpu"
 WITHOUT_MODEL = {"ingest", "validate"}
 GPU_STEPS = frozenset(STAGES) - WITHOUT_MODEL
-AT_ONCE_SECONDS = 2.0
+LEASE_SECONDS = 60.0  # the least that Prefect takes; it is renewed while the step runs
 
 
 def gpus() -> int:
@@ -38,16 +39,17 @@ def require_gpu_limit() -> None:
 def gpu_turn(stage: str, is_cached: Callable[[], bool], log: Callable[[str], object]) -> Iterator[None]:
     """Hold a slot of the limit while the block runs; wait for one, with a message, unless there is nothing to compute.
 
-    A process that dies gives its slot back when its lease ends, after five minutes.
+    A process that dies gives its slot back when its lease ends.
     """
     if stage not in GPU_STEPS:
         yield
         return
     with ExitStack() as turn:
         try:
-            turn.enter_context(concurrency(GPU_LIMIT, timeout_seconds=AT_ONCE_SECONDS))
-        except TimeoutError:
+            # Not a short time limit: an answer of the server that comes after it would leave a slot with nobody.
+            turn.enter_context(concurrency(GPU_LIMIT, max_retries=0, lease_duration=LEASE_SECONDS))
+        except ConcurrencySlotAcquisitionError:
             if not is_cached():
                 log(f"waiting for a slot: other runs compute with models (Prefect's UI, Concurrency, {GPU_LIMIT})")
-                turn.enter_context(concurrency(GPU_LIMIT))
+                turn.enter_context(concurrency(GPU_LIMIT, lease_duration=LEASE_SECONDS))
         yield
