@@ -34,6 +34,7 @@ SCORING_CODE = (
     "data/splits.py",
     "models/gpt_neox_reward.py",
     "models/loading.py",
+    "models/sharded.py",
     "packing",
     "padding.py",
     "rescoring",
