@@ -95,10 +95,10 @@ def default_dvc_remote(root: Path) -> str | None:
 def push_outputs(root: Path, stages: Iterable[str]) -> None:
     """Put what these stages made into the DVC remote, as far as it is not there."""
     if named := list(stages):
-        dvc(root, "push", "--quiet", *named)
+        dvc(root, "push", *named)
 
 
 def pull_outputs(root: Path, stages: Iterable[str]) -> None:
     """Get what these stages made from the DVC remote, as far as it is not here."""
     if named := list(stages):
-        dvc(root, "pull", "--quiet", *named)
+        dvc(root, "pull", *named)

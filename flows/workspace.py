@@ -59,7 +59,7 @@ class Workspace:
             run([*clone, str(self.home), str(self.root)], self.home)
             run(["git", "checkout", "--quiet", "--detach", fetch(self.root) if fetch else commit], self.root)
             self._configure()
-            dvc(self.root, "checkout", "--quiet", "--allow-missing")
+            dvc(self.root, "checkout", "--allow-missing")
             self._share(paths.KEPT_CANDIDATES)
             self._share(paths.KEPT_ANSWERS)
         except BaseException:  # half a workspace would be taken for a whole one at the next try
@@ -139,7 +139,7 @@ class Workspace:
             if Path(os.path.normpath(name)).parts[:1] == ("..",):
                 raise UserError(f"{name} leads out of the project: name it by its absolute path, {target.resolve()}.")
             if (self.root / f"{name}.dvc").exists() and not link.exists():
-                dvc(self.root, "pull", "--quiet", name)
+                dvc(self.root, "pull", "--", name)
             if not Path(name).is_absolute() and target.exists() and not link.exists():
                 link.parent.mkdir(parents=True, exist_ok=True)
                 if target.is_file():
@@ -158,9 +158,9 @@ class Workspace:
             UserError: DVC or git refused.
         """
         if os.environ.get(AUTO_PUSH, "").lower() in ("1", "true"):
-            dvc(self.root, "push", "--quiet")
+            dvc(self.root, "push")
         baseline = run(["git", "rev-parse", "HEAD"], self.root).strip()
-        dvc(self.root, "exp", "save", "--quiet", "--force", "--name", self.name)
+        dvc(self.root, "exp", "save", "--force", "--name", self.name)
         reference = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{self.name}"  # as DVC names it
         # Nothing but this reference is written: other runs and the user's own commands go on meanwhile.
         fetch = ["git", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc"]

@@ -100,12 +100,12 @@ class Checkout:
 
     def damage(self) -> Iterator[str]:
         """A sentence for everything that is not as it should be after a whole `dvc repro`."""
-        status, text = self.dvc("status")
-        if status or UP_TO_DATE not in text:
-            yield f"dvc status: {text.strip()[-500:]}"
         for file in (self.root / ".dvc" / "cache" / "files" / "md5").glob("??/*"):
             if _md5(file) != (file.parent.name + file.name).removesuffix(".dir"):
                 yield f"the cache has a file that is not what its name says: {file.name}"
+        status, text = self.dvc("status")  # removes such files from the cache
+        if status or UP_TO_DATE not in text:
+            yield f"dvc status: {text.strip()[-500:]}"
         for out in (out for outs in self.outs().values() for out in outs):
             expected = self.files_of(out)
             place = self.root / out["path"]

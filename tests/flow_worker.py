@@ -13,7 +13,7 @@ from flows.workspace import Workspace
 def two_steps(root: str) -> None:
     workspace = Workspace(Path(root), Path(root), "run")
     for stage in ("double", "slow"):
-        run_stage.with_options(name=stage, task_run_name=stage)(stage, workspace)
+        run_stage.with_options(name=stage, task_run_name=stage)(stage, workspace, unchanged=False)
 
 
 if __name__ == "__main__":

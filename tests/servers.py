@@ -83,7 +83,9 @@ class Servers:
         return reference
 
     def task_states(self, run_id: str) -> dict[str, str]:
+        """By step, the state of its latest try: that of a process which was killed stays as it was."""
         tasks = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+        tasks.sort(key=lambda task: task["created"])
         return {task["name"]: task["state"]["name"] for task in tasks}
 
     def artifact(self, run_id: str, key: str) -> dict[str, Any]:

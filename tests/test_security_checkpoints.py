@@ -196,7 +196,8 @@ def test_a_pickled_model_of_the_registry_is_no_policy(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     code = [file for part in ("clha_core", "flows", "scoreboard") for file in (root / part).rglob("*.py")]
     calls = ("pickle.load", "torch.load(", "yaml.load(", "pyfunc.load_model", "shell=True", "eval(", "exec(")
-    found = {(file.name, call) for file in code for call in calls if call in file.read_text(encoding="utf-8")}
+    lines = {(file.name, line) for file in code for line in file.read_text(encoding="utf-8").splitlines()}
+    found = {(name, call) for name, line in lines for call in calls if call in line and "weights_only=True" not in line}
     assert {(name, call) for name, call in found if call != "eval("} == set()
 
 

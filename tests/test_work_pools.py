@@ -97,7 +97,8 @@ def test_the_result_is_what_dvc_repro_makes_in_one_place(
     by_hand = Project(tmp_path / "by_hand")
     home.run("git", "clone", "--quiet", ".", str(by_hand.root))
     by_hand.dvc("config", "--local", "cache.dir", str(home.root / ".dvc" / "cache"))
-    by_hand.run("git", "pull", "--quiet", "origin", team.servers.experiment(base_run))
+    by_hand.run("git", "fetch", "--quiet", "origin", team.servers.experiment(base_run))
+    by_hand.run("git", "checkout", "--quiet", "FETCH_HEAD", "--", "dvc.lock", "params.yaml")
     by_hand.dvc("checkout")
     by_hand.set_params(CHANGES)
     assert set(by_hand.stages_that_ran(by_hand.dvc("repro", "--no-run-cache"))) == RAN
