@@ -37,8 +37,7 @@ class Exchange:
             run(["git", "add", "--force", "--", *there], root, environment)
             tree = run(["git", "write-tree"], root, environment).strip()
         message = f"State of {self.reference}"
-        identity = ["-c", "user.name=clha", "-c", "user.email=clha@localhost"]
-        commit = run(["git", *identity, "commit-tree", tree, "-p", "HEAD", "-m", message], root).strip()
+        commit = run(["git", "commit-tree", tree, "-p", "HEAD", "-m", message], root).strip()
         run(["git", "push", "--quiet", self.remote, f"+{commit}:{self.reference}"], root)
 
     def take(self, root: Path) -> None:

@@ -26,6 +26,7 @@ WORKSPACES = paths.SCRATCH / "workspaces"
 # Their changes make no difference to a flow run: parameters come from the form, and DVC's cache knows what ran.
 NOT_COMMITTED_BY_HAND = {"params.yaml", "dvc.lock"}
 AUTO_PUSH = "DVC_EXP_AUTO_PUSH"  # DVC's own switch; `dvc exp save` leaves it to `dvc exp run`
+NOBODY = (("user.name", "clha"), ("user.email", "clha@localhost"))
 MADE_BY_STAGES = {paths.BASE_MODEL, paths.SFT_MODEL}  # and so in the workspace too
 
 
@@ -91,9 +92,8 @@ class Workspace:
         (self.root / folder).symlink_to(self.home / folder)
 
     def _identity(self) -> dict[str, str]:
-        """Who commits in the user's checkout, where git would not know it from elsewhere."""
-        found = {key: run(["git", "config", "--default", "", key], self.home) for key in ("user.name", "user.email")}
-        return {key: value.strip() for key, value in found.items() if value.strip()}
+        """Who commits in the user's checkout; in a container, where nobody does, a name that DVC can save with."""
+        return {key: run(["git", "config", "--default", default, key], self.home).strip() for key, default in NOBODY}
 
     def uncommitted(self) -> list[str]:
         """Tracked files of the user's checkout that differ from the commit which the run uses."""

@@ -28,7 +28,15 @@ ROOT = Path(__file__).resolve().parents[1]
 # so a module's fixtures start once; a session's start once in each process unless they are shared like `pipeline`.
 # The other process takes a core meanwhile: ports and folders are asked for, never fixed, and tests count what was done
 # instead of timing it. Files that take half a minute or more begin first, the longest before all others:
-LONGEST = ("test_ui.py", "test_pipeline.py", "test_preset_local.py", "test_distributed.py", "test_resume.py")
+LONGEST = (
+    "test_ui.py",
+    "test_pipeline.py",
+    "test_stack.py",
+    "test_work_pools.py",
+    "test_preset_local.py",
+    "test_distributed.py",
+    "test_resume.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -120,6 +121,21 @@ def test_a_run_commits_as_the_user_of_the_checkout(toy: Path) -> None:
     stages_to_make(workspace)
     workspace.save_experiment()
     assert run(toy, "git", "log", "-1", "--format=%an %ae", "--glob=refs/exps") == "Someone Else else@example.com\n"
+
+
+def test_a_run_is_kept_where_git_knows_nobody(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, whose user has no configuration of git."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for variable in ("GIT_CONFIG_GLOBAL", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    for key in ("user.name", "user.email"):
+        subprocess.run(["git", "config", "--unset", key], cwd=toy, check=False)
+    workspace = workspace_of(toy, "run", "1")
+    workspace.create()
+    stages_to_make(workspace)
+    workspace.save_experiment()
+    assert run(toy, "git", "log", "-1", "--format=%an %ae", "--glob=refs/exps") == "clha clha@localhost\n"
 
 
 @pytest.mark.parametrize("command", ["clone --depth=1", "worktree add"])
