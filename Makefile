@@ -13,7 +13,7 @@ PYTEST_WORKERS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PORT ?= 4200
 MLFLOW_PORT ?= 5000
 
-.PHONY: help install pipeline test pytest test-fast lint audit bench-train bench-rescore bench-ingest bench-generate bench-machinery bench-cross-fitting scoreboard scoreboard-hh faults ui worker mlflow secrets lock clean
+.PHONY: help install pipeline test pytest test-fast test-long lint audit bench-train bench-rescore bench-ingest bench-generate bench-machinery bench-cross-fitting scoreboard scoreboard-hh faults ui worker mlflow secrets lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -35,10 +35,13 @@ pipeline: install ## From data to a registered model: dvc repro, register, summa
 	clha register
 	clha summary
 
-test: lint pytest ## Linters, types and all tests; at the same time with -j 2
+test: lint pytest ## Linters, types and all tests but the long ones; at the same time with -j 2
 
 pytest: install
-	pytest $(PYTEST_WORKERS)
+	pytest $(PYTEST_WORKERS) -m "not long"
+
+test-long: install ## Tests that take minutes each: the deployed stack, work pools, triggers, killed runs (not in CI)
+	pytest -m long
 
 test-fast: install ## Tests that start no server and run no whole pipeline
 	pytest $(PYTEST_WORKERS) -m "not slow"

@@ -31,8 +31,6 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST = (
     "test_ui.py",
     "test_pipeline.py",
-    "test_stack.py",
-    "test_work_pools.py",
     "test_preset_local.py",
     "test_distributed.py",
     "test_resume.py",

@@ -13,7 +13,7 @@ from toy_project import make_toy_project
 
 from reliability.servers import Server, prefect_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS_DOWN = 2
 SLOW_STAGE = """

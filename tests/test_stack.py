@@ -20,7 +20,7 @@ from native_stack import Stack, native_stack
 from prefect.client.orchestration import SyncPrefectClient
 from project import Project, clone_with_cache
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 
 RUN_SECONDS = 900.0
 # All before it comes from the cache of `make pipeline`.

@@ -210,6 +210,7 @@ def test_cancelling_a_run_ends_it_with_all_that_it_started(page: Page, servers: 
     assert servers.project.run("git", "status", "--porcelain") == ""
 
 
+@pytest.mark.long
 def test_a_run_whose_process_is_killed_has_crashed_and_retry_goes_on_from_the_step(
     servers: Servers, form_run: str
 ) -> None:

@@ -15,7 +15,7 @@ from clha_core.sample.dialogues import generate_rows
 from flows.serve import deployments, switched_as_before
 
 # A slow machine needs minutes for a run.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 def write_data(folder: Path, params: Params, rows: int) -> None:

@@ -16,7 +16,7 @@ from servers import RUN_MINUTES, Servers
 from flows.stage import STAGES
 
 # A slow machine needs minutes for a run.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 
 BASE = {"train.method": "sft", "train.margin": 1.5}
 # Other parameters for two steps, and with them for what depends on the model.
