@@ -12,7 +12,7 @@ from clha_core.digest import folder_digest
 from reliability.faulty_proxy import FaultyProxy
 from reliability.servers import S3_KEYS, s3_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -158,6 +158,7 @@ def test_a_failed_step_shows_its_cause(page: Page, servers: Servers) -> None:
     assert "policy" not in servers.task_states(run_id)
 
 
+@pytest.mark.long
 def test_two_runs_at_once_do_not_meet(servers: Servers, pipeline: Project) -> None:
     """Both train the model that `make pipeline` trained, and each keeps its own evaluation."""
     runs = {seed: servers.start_run({"evaluate.seed": seed}) for seed in (101, 102)}
