@@ -8,10 +8,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -46,6 +46,21 @@ SMALL = {
     "evaluate.max_new_tokens": 12,
     "evaluate.bootstrap_samples": 200,
 }
+
+
+@contextmanager
+def process_group(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], output: int | IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that runs until the block ends, and then its whole process group."""
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
 
 
 class Project:
@@ -97,19 +112,8 @@ class Project:
     @contextmanager
     def started(self, *command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         """A command that runs until the block ends, and then its whole process group; with more in its environment."""
-        process = subprocess.Popen(
-            command,
-            cwd=self.root,
-            env=self.environment() | environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
+        with process_group(command, self.root, self.environment() | environment, subprocess.DEVNULL) as process:
             yield process
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=30)
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +19,7 @@ import tiny
 from chat_server import QUESTION, Pace, client, eventually, free_port, running
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from project import ROOT, wait_for
+from project import ROOT, process_group, wait_for
 
 from clha_core.errors import UserError
 from clha_core.params import Params
@@ -55,19 +54,9 @@ class Site:
     def started(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
         """A Python module's command until the block ends; its output is in output.log."""
         with (self.folder / "output.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=self.folder,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        try:
-            yield process
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=30)
+            command = (sys.executable, "-m", *command)
+            with process_group(command, self.folder, self.environment, log) as process:
+                yield process
 
     def mlflow(self) -> Any:
         store = ("--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "artifacts")
