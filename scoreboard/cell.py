@@ -43,32 +43,39 @@ def worlds(study: Study) -> list[World]:
 def run_cell(
     study: Study, base: Params, world: World, picked: dict[str, dict[str, Any]], scratch: Path
 ) -> dict[str, Any]:
-    """Train all variants in a world and measure them on its test prompts.
+    """Train all variants in a world and measure them on its test prompts; what was trained there is not trained again.
 
     Returns:
-        {"systems": {name: {measure: mean over the prompts}}}: the variants, and "base" and "start" (the SFT model that
-        all begin with). Wins are against "start": 1 for a higher gold or evaluation reward, 1/2 for an equal one.
+        {"key": of the world, "trainings": {name: {"set": changes of the train section, "commit": of the code}},
+        "systems": {name: {measure: mean over the prompts}}}. Systems are the variants, and "base" and "start" (the SFT
+        model that all begin with). Wins are against "start": 1 for a higher gold or evaluation reward, 1/2 for an equal
+        one.
     """
     params = world_params(base, noise=world.noise, candidates=world.candidates, seed=world.seed)
-    variants = study.variants(picked)
-    key = results.key_of(params, variants, study.prompts)
+    key = results.key_of(params, study.prompts)
     path = results.path_of(study.name, world.name)
-    if (found := results.read(path, key)) is not None:
-        return found
+    result = results.read(path, key) or {"key": key, "trainings": {}, "systems": {}}
+    done: dict[str, dict[str, Any]] = result["trainings"]
+    wanted = {
+        name: changes
+        for name, changes in study.variants(picked).items()
+        if name not in done or done[name]["set"] != changes
+    }
+    if not wanted:
+        return result
     root = scratch / study.name / world.name
     prepare(params, root)
     judge = Judge(params, root, "test", study.prompts)
     start = judge.measure(root / paths.SFT_MODEL, sampled=True)
-    systems = {
-        "base": _means(judge.measure(root / paths.BASE_MODEL, sampled=True), start),
-        "start": _means(start, start),
-    }
-    for name, changes in tqdm(variants.items(), desc=world.name, unit="training"):
+    result["systems"]["base"] = _means(judge.measure(root / paths.BASE_MODEL, sampled=True), start)
+    result["systems"]["start"] = _means(start, start)
+    commit = origin_tags(Path()).get("mlflow.source.git.commit")
+    for name, changes in tqdm(wanted.items(), desc=world.name, unit="training"):
         tags = {"scoreboard.variant": name, "scoreboard.world": f"{study.name}/{world.name}"}
         folder = train(variant_params(params, changes), root, tags)
-        systems[name] = _means(judge.measure(folder, sampled=True), start)
-    result = {"key": key, "commit": origin_tags(Path()).get("mlflow.source.git.commit"), "systems": systems}
-    results.write(path, result)
+        result["systems"][name] = _means(judge.measure(folder, sampled=True), start)
+        done[name] = {"set": changes, "commit": commit}
+        results.write(path, result)
     return result
 
 

@@ -15,11 +15,10 @@ def path_of(study: str, name: str) -> Path:
     return RESULTS / study / f"{name}.json"
 
 
-def key_of(world: Params, trainings: dict[str, Any], prompts: int) -> str:
-    """sha256 over all that a result depends on but the code, whose commit stands in the result."""
+def key_of(world: Params, prompts: int) -> str:
+    """sha256 over what all results of a world depend on, but the code: its commit stands by each training's result."""
     content = {
         "world": world.model_dump(mode="json", by_alias=True, exclude={"runtime", "registry"}),
-        "trainings": trainings,
         "prompts": prompts,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -35,15 +35,20 @@ def frame(found: Iterable[tuple[World, dict[str, Any]]]) -> pd.DataFrame:
 
 
 def finished(study: Study) -> list[tuple[World, dict[str, Any]]]:
-    """All cells whose results are there.
+    """All cells that have a result of every variant of the study, and of these alone, in its order.
 
     Raises:
-        UserError: none is.
+        UserError: there is none.
     """
-    paths = {world: results.path_of(study.name, world.name) for world in worlds(study)}
-    found = [(world, json.loads(path.read_text(encoding="utf-8"))) for world, path in paths.items() if path.exists()]
+    names = ["base", "start", *study.methods, *study.ablations]
+    found = []
+    for world in worlds(study):
+        path = results.path_of(study.name, world.name)
+        systems = json.loads(path.read_text(encoding="utf-8"))["systems"] if path.exists() else {}
+        if systems.keys() >= set(names):
+            found.append((world, {"systems": {name: systems[name] for name in names}}))
     if not found:
-        raise UserError(f"no cell of the study {study.name} has run: make scoreboard.")
+        raise UserError(f"no cell of the study {study.name} is finished: make scoreboard.")
     return found
 
 

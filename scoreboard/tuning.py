@@ -26,7 +26,8 @@ def tune(study: Study, base: Params, candidates: int, scratch: Path) -> dict[str
     from another.
 
     Returns:
-        {"tried": {method: [{"set": changes of the train section, "reward": mean, "gold": mean where it is known}]}}
+        {"tried": {method: [{"set": changes of the train section, "commit": of the code, "reward": mean, "gold": mean
+        where it is known}]}}
 
     Raises:
         UserError: the study that the settings are from was not tuned.
@@ -38,9 +39,10 @@ def tune(study: Study, base: Params, candidates: int, scratch: Path) -> dict[str
         return json.loads(path.read_text(encoding="utf-8"))
     world = world_params(base, noise=study.tuning.noise, candidates=candidates, seed=study.tuning.seed)
     root = scratch / study.name / path.stem
-    key = results.key_of(world, {}, study.tuning.prompts)
+    key = results.key_of(world, study.tuning.prompts)
     before = (results.read(path, key) or {"tried": {}})["tried"]
     known = [one for tried in before.values() for one in tried]
+    commit = origin_tags(Path()).get("mlflow.source.git.commit")
     tried: dict[str, list[dict[str, Any]]] = {}
     judge: Judge | None = None
     for name, method in study.methods.items():
@@ -54,10 +56,10 @@ def tune(study: Study, base: Params, candidates: int, scratch: Path) -> dict[str
                 tags = {"scoreboard.variant": name, "scoreboard.world": f"{study.name}/{path.stem}"}
                 values = judge.measure(train(variant_params(world, changes), root, tags), sampled=False)
                 measures = [measure for measure in ("reward", "gold") if measure in values]
-                one = {"set": changes} | {measure: round(float(values[measure].mean()), DIGITS) for measure in measures}
+                means = {measure: round(float(values[measure].mean()), DIGITS) for measure in measures}
+                one = {"set": changes, "commit": commit} | means
+                results.write(path, {"key": key, "tried": before | tried | {name: [*tried[name], one]}})
             tried[name].append(one)
-            commit = origin_tags(Path()).get("mlflow.source.git.commit")
-            results.write(path, {"key": key, "commit": commit, "tried": before | tried})
     return {"tried": tried}
 
 

@@ -16,7 +16,7 @@ from clha_core.errors import UserError
 from clha_core.params import Params
 from scoreboard import page, results, table, tuning
 from scoreboard.cell import World, run_cell, worlds
-from scoreboard.study import STUDY, Study, load_study, study_params, variant_params, world_params
+from scoreboard.study import STUDY, Ablation, Study, load_study, study_params, variant_params, world_params
 from scoreboard.tuning import picked
 
 VALUES = yaml.safe_load(STUDY.read_text())
@@ -93,15 +93,16 @@ def test_a_wrong_key_of_a_study_is_named(tmp_path: Path) -> None:
 
 
 def test_a_result_of_another_study_is_not_taken(tmp_path: Path, make_params: Make) -> None:
-    world = world_params(make_params(), noise=0.2, candidates=2, seed=1)
-    key = results.key_of(world, {"clha": {"margin": 1.0}}, 200)
-    results.write(tmp_path / "cell.json", {"key": key, "systems": {}})
-    assert results.read(tmp_path / "cell.json", key) == {"key": key, "systems": {}}
-    assert results.read(tmp_path / "cell.json", results.key_of(world, {"clha": {"margin": 2.0}}, 200)) is None
+    one, other = (
+        results.key_of(world_params(make_params(), noise=noise, candidates=2, seed=1), 200) for noise in (0.2, 0.4)
+    )
+    results.write(tmp_path / "cell.json", {"key": one, "systems": {}})
+    assert results.read(tmp_path / "cell.json", one) == {"key": one, "systems": {}}
+    assert results.read(tmp_path / "cell.json", other) is None
 
 
 def test_threads_and_names_in_mlflow_do_not_make_another_result(make_params: Make) -> None:
-    keys = {results.key_of(make_params({"runtime.threads": threads}), {}, 200) for threads in (1, 2)}
+    keys = {results.key_of(make_params({"runtime.threads": threads}), 200) for threads in (1, 2)}
     assert len(keys) == 1
 
 
@@ -185,6 +186,12 @@ def test_a_small_study_runs_to_its_page_and_is_not_run_again(
     result = run_cell(study, base, world, picked(tuned), scratch)
     assert list(result["systems"]) == ["base", "start", "clha", "clha, labels only"]
     assert run_cell(study, base, world, picked(tuned), tmp_path / "nothing here") == result
+    result["systems"]["clha"]["gold"] = -7.0  # what no training gives
+    results.write(results.path_of(study.name, world.name), result)
+    study.ablations["clha, no mask"] = Ablation(of="clha", set={"reward_mask": False})
+    more = run_cell(study, base, world, picked(tuned), scratch)["systems"]
+    assert more["clha, no mask"]["tokens"] > 0
+    assert more["clha"]["gold"] == -7.0  # one more variant trains itself alone
     for written in page.write(study, tmp_path / "docs"):
         assert written.stat().st_size > 0
     assert "clha, labels only" in (tmp_path / "docs" / "scoreboard-sample.md").read_text()
