@@ -15,12 +15,8 @@ from clha_core.models.loading import load_policy, load_tokenizer, on_device
 from clha_core.params import Params
 from clha_core.rescoring.rater import evaluation_rater
 from clha_core.sample.gold import gold_reward
-from clha_core.stages.context import prepare_torch
-from clha_core.stages.train import rows_of
+from clha_core.stages import train as train_stage
 from clha_core.tokenization import encode_prompt
-from clha_core.tracking.mlflow_tracker import training_run
-from clha_core.tracking.record import describe_training
-from clha_core.training.align import align, run_folder, training_config
 
 # The pipeline's own stages up to where methods part.
 STAGES = ("ingest", "policy", "reward_models", "sft", "candidates", "rescore")
@@ -45,27 +41,10 @@ def train(params: Params, root: Path, tags: dict[str, str]) -> Path:
     Returns:
         The aligned model's folder.
     """
-    prepare_torch(params, params.train.seed)
-    rescored, start, out = root / paths.RESCORED, root / paths.SFT_MODEL, root / paths.ALIGNED_MODEL
+    out = root / paths.ALIGNED_MODEL
     shutil.rmtree(out, ignore_errors=True)
-    checkpoints = run_folder(root / paths.SCRATCH, "train", params, params.train, start, rescored)
-    config = training_config(params.train, params.policy, checkpoints)
-    config.reference_cache = str(root / "reference")  # the start is the same for all methods that refer to it
-    with training_run(params, root, checkpoints) as tracker:
-        describe_training(tracker, params, root)
-        tracker.set_tags(tags)
-        outcome = align(
-            start,
-            params.policy,
-            rows_of(rescored / "train.parquet", params.train.rewards),
-            rows_of(rescored / "validation.parquet", params.train.rewards),
-            config,
-            params.train,
-            tracker,
-            out=out,
-            curves=root / paths.TRAIN_CURVES,
-        )
-        tracker.log_metrics({f"best/{name}": value for name, value in outcome.metrics.items()})
+    # The start is the same for all methods that refer to it.
+    train_stage.run(params, root, tags=tags, reference_cache=root / "reference")
     return out
 
 

@@ -1,5 +1,6 @@
 """Stage `train`: the alignment, one MLflow run."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -24,14 +25,25 @@ def rows_of(path: Path, rewards: str) -> Dataset:
     return labelled_dataset(table.to_pylist()) if rewards == "labels" else Dataset(table)
 
 
-def run(params: Params, root: Path = Path()) -> None:
-    """Write models/aligned, its curves and the figures of its best checkpoint; record all in MLflow."""
+def run(
+    params: Params, root: Path = Path(), *, tags: Mapping[str, str] | None = None, reference_cache: Path | None = None
+) -> None:
+    """Write models/aligned, its curves and the figures of its best checkpoint; record all in MLflow.
+
+    Args:
+        params: all parameters.
+        root: folder of the stages' inputs and outputs.
+        tags: of the MLflow run, besides its own.
+        reference_cache: where trainings from the same start share the reference's log-probs; None keeps them to itself.
+    """
     prepare_torch(params, params.train.seed)
     rescored = root / paths.RESCORED
     start = root / {"base": paths.BASE_MODEL, "sft": paths.SFT_MODEL}[params.train.start_from]
     out = root / paths.ALIGNED_MODEL
     checkpoints = run_folder(root / paths.SCRATCH, "train", params, params.train, start, rescored)
     config = training_config(params.train, params.policy, checkpoints)
+    if reference_cache is not None:
+        config.reference_cache = str(reference_cache)
     recorded = training_run(params, root, checkpoints) if is_main_process() else nullcontext(NullTracker())
     with recorded as tracker:
         describe_training(tracker, params, root)
@@ -52,4 +64,4 @@ def run(params: Params, root: Path = Path()) -> None:
         write_metrics(metrics, root / paths.TRAIN_METRICS)
         tracker.log_metrics({f"best/{name}": value for name, value in outcome.metrics.items()})
         tracker.log_metrics({f"data/{name}": float(count) for name, count in flatten(outcome.truncation)})
-        tracker.set_tags({MODEL_DIGEST_TAG: folder_digest(out)})
+        tracker.set_tags({**(tags or {}), MODEL_DIGEST_TAG: folder_digest(out)})

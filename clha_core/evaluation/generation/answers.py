@@ -6,7 +6,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clha_core.errors import UserError
-from clha_core.evaluation.generation.continuous import continuous
+from clha_core.evaluation.generation.continuous import Continuous
 from clha_core.evaluation.generation.endings import ROLE_MARKERS, Endings, Generation, end_token_ids
 from clha_core.evaluation.generation.slots import has_slots
 from clha_core.evaluation.generation.whole_batches import whole_batches
@@ -47,6 +47,8 @@ def generate_responses(
         raise UserError(
             f"{len(empty)} prompts have no tokens (the first is number {empty[0]}): leave them out of the data."
         )
+    if not prompt_ids:
+        return []
     eos_ids = end_token_ids(model.generation_config, tokenizer)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(eos_ids), None)
     if pad_id is None:
@@ -56,7 +58,7 @@ def generate_responses(
         )
     endings = Endings(tokenizer, eos_ids, stop_markers)
     sampler = Sampler(sampling, max_new_tokens) if sampling else None
-    answer = continuous if has_slots(model.config) else whole_batches
+    answer = Continuous if has_slots(model.config) else whole_batches
     answers: dict[int, Generation] = {}
     was_training = model.training
     model.eval()

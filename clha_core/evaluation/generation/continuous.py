@@ -36,39 +36,25 @@ class _Row:
         return len(self.prompt) + len(self.generated) - 1
 
 
-def continuous(
-    model: PreTrainedModel,
-    endings: Endings,
-    prompts: Sequence[list[int]],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    sampler: Sampler | None,
-    pad_token_id: int,
-) -> Iterator[tuple[int, Generation]]:
-    """Every prompt's number with its answer, as the answers are done.
+class Continuous:
+    """Every prompt's number with its answer, as the answers are done, once.
 
     Args:
         model: one that `has_slots`, in evaluation mode.
         endings: when an answer is whole.
-        prompts: token ids, none of them empty.
+        prompts: token ids, of one prompt at least, none of them empty.
         max_new_tokens: of an answer, at most.
         batch_size: slots.
         sampler: None takes the likeliest token every time.
         pad_token_id: any token; it is masked.
     """
-    if prompts:
-        yield from _Continuous(model, endings, prompts, max_new_tokens, batch_size, sampler, pad_token_id).answers()
-
-
-class _Continuous:
-    """One pass over prompts."""
 
     def __init__(
         self,
         model: PreTrainedModel,
         endings: Endings,
         prompts: Sequence[list[int]],
+        *,
         max_new_tokens: int,
         batch_size: int,
         sampler: Sampler | None,
@@ -89,8 +75,7 @@ class _Continuous:
         self.options = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
 
     @torch.inference_mode()
-    def answers(self) -> Iterator[tuple[int, Generation]]:
-        """As `continuous`."""
+    def __iter__(self) -> Iterator[tuple[int, Generation]]:
         while self.waiting or self.rows:
             if self.rows:
                 self._choose(self._step(), self.rows)

@@ -61,7 +61,7 @@ def whole_batches(
     sampler: Sampler | None,
     pad_token_id: int,
 ) -> Iterator[tuple[int, Generation]]:
-    """Every prompt's number with its answer, in batches of similar length; as `Continuous.answers`."""
+    """Every prompt's number with its answer, in batches of similar length; takes what `Continuous` takes."""
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     # do_sample stays off also where tokens are drawn: see _Draw.
     config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad_token_id)
