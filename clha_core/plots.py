@@ -47,15 +47,17 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def new_figure(width: float, height: float, *, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty figure of `rows` plots under each other with a shared x axis; sizes in inches.
+def new_figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty figure of plots, row by row, that share the x axis of their column and the y axis of their row.
+
+    Sizes are in inches.
 
     It does not go through pyplot, so there is no window system, no global state and nothing to close.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, 1, sharex=True, squeeze=False)
-    return figure, list(axes[:, 0])
+        axes = figure.subplots(rows, columns, sharex="col", sharey="row", squeeze=False)
+    return figure, list(axes.flat)
 
 
 def svg(figure: Figure, description: str) -> Markup:

@@ -30,15 +30,15 @@ def write(study: Study, out: Path) -> list[Path]:
         picture = out / "figures" / f"scoreboard-{study.name}-n{candidates}.svg"
         picture.parent.mkdir(exist_ok=True)
         picture.write_text(
-            plots.standalone_svg(_figure(rows[rows["candidates"] == candidates], _first(cells))), encoding="utf-8"
+            plots.standalone_svg(_figure(rows[rows["candidates"] == candidates], _plotted(cells))), encoding="utf-8"
         )
         written.append(picture)
     return written
 
 
-def _first(cells: pd.DataFrame) -> str:
-    """The measure that counts most: the truth where it is known."""
-    return "gold" if "gold" in cells else "reward"
+def _plotted(cells: pd.DataFrame) -> list[str]:
+    """The measures that count most: the truth where it is known."""
+    return ["gold", "sampled_gold"] if "gold" in cells else ["reward"]
 
 
 def _page(study: Study, cells: pd.DataFrame, rows: pd.DataFrame) -> str:
@@ -88,21 +88,32 @@ def _tuning(study: Study, candidates: int) -> str:
     return "\n".join(lines)
 
 
-def _figure(rows: pd.DataFrame, measure: str) -> Figure:
-    """One measure of greedy answers with intervals: a panel for each noise level, a line for each variant."""
+def _figure(rows: pd.DataFrame, measures: list[str]) -> Figure:
+    """Measures with intervals: a panel for each noise level, a line for each variant, the first measure filled."""
     levels = sorted(rows["noise"].unique())
     variants = [name for name in rows["variant"].unique() if name not in REFERENCES]
-    figure, axes = plots.new_figure(7.2, 0.19 * len(variants) * len(levels) + 1.2, rows=len(levels))
+    figure, axes = plots.new_figure(2.4 * len(levels) + 1.6, 0.19 * len(variants) + 1.2, columns=len(levels))
+    # What falls far behind the base would squeeze all others: it stands at the edge, as a figure.
+    lowest = min(float(rows.loc[rows["variant"] == "base", name].min()) for name in measures) - 0.5
+    highest = max(float((rows[name] + rows[f"{name}_half"].fillna(0)).max()) for name in measures) + 0.1
     for axis, level in zip(axes, levels, strict=True):
+        axis.set_xlim(lowest, highest)
         at_level = rows[rows["noise"] == level].set_index("variant")
-        axis.set_title(f"{level:.0%} of the labels flipped" if measure == "gold" else "labels as they are")
+        axis.set_title(f"{level:.0%} of the labels flipped" if "gold" in measures else "labels as they are")
         for reference, style in zip(REFERENCES, (":", "--"), strict=True):
-            axis.axvline(at_level.loc[reference, measure], color=plots.GREY, linestyle=style)
+            axis.axvline(at_level.loc[reference, measures[0]], color=plots.GREY, linestyle=style)
         for place, name in enumerate(reversed(variants)):
-            colour = plots.ORANGE if name == "clha" else plots.BLUE
-            value, half = at_level.loc[name, measure], at_level.loc[name, f"{measure}_half"]
-            axis.errorbar(value, place, xerr=half, fmt="o", color=colour, ms=4)
+            colour = plots.ORANGE if name.startswith("clha") else plots.BLUE
+            for measure, fill in zip(measures, (colour, "white"), strict=False):
+                value, half = at_level.loc[name, measure], at_level.loc[name, f"{measure}_half"]
+                if value < lowest:
+                    axis.annotate(f"\u25c2 {value:.1f}", (lowest, place), color=colour, va="center", size=7)
+                    break
+                axis.errorbar(value, place, xerr=half, fmt="o", color=colour, mfc=fill, ms=4, lw=1)
         axis.set_yticks(range(len(variants)), list(reversed(variants)))
         axis.grid(axis="y", visible=False)
-    axes[-1].set_xlabel(f"{table.MEASURES[measure]} (dotted: base, dashed: SFT start)")
+    shown = " and ".join(
+        f"{table.MEASURES[name]} ({dot})" for name, dot in zip(measures, ("\u25cf", "\u25cb"), strict=False)
+    )
+    figure.supxlabel(f"{shown}; dotted: base, dashed: SFT start", size=8)
     return figure
