@@ -65,13 +65,13 @@ def _page(study: Study, cells: pd.DataFrame, rows: pd.DataFrame) -> str:
 
 def _differences(study: Study, cells: pd.DataFrame, measure: str) -> str:
     others = [name for name in [*study.methods, *study.ablations, "start"] if name != "clha"]
-    found = {name: table.against(cells, "clha", name, measure) for name in others if name in set(cells["variant"])}
-    keys = [(row.candidates, row.noise) for row in next(iter(found.values())).itertuples()]
-    head = "| clha minus | " + " | ".join(f"n = {candidates}, {noise:.0%}" for candidates, noise in keys) + " |"
-    lines = [head, "|:--|" + "--:|" * len(keys)]
+    found = {name: table.against(cells, "clha", name, measure) for name in others}
+    kinds = [f"n = {row.candidates}, {row.noise:.0%}" for row in next(iter(found.values())).itertuples()]
+    lines = [f"| clha minus | {' | '.join(kinds)} | all |", "|:--|" + "--:|" * (len(kinds) + 1)]
     for name, differences in found.items():
-        values = [f"{row.difference:+.2f} ± {row.half:.2f}" for row in differences.itertuples()]
-        lines.append(f"| {name} | " + " | ".join(values) + " |")
+        values = [(row.difference, row.half) for row in differences.itertuples()]
+        values.append(table.overall(cells, "clha", name, measure))
+        lines.append(f"| {name} | " + " | ".join(f"{mean:+.2f} ± {half:.2f}" for mean, half in values) + " |")
     return "\n".join(lines)
 
 
@@ -104,11 +104,12 @@ def _figure(rows: pd.DataFrame, measures: list[str]) -> Figure:
             axis.axvline(at_level.loc[reference, measures[0]], color=plots.GREY, linestyle=style)
         for place, name in enumerate(reversed(variants)):
             colour = plots.ORANGE if name.startswith("clha") else plots.BLUE
+            if (at_level.loc[name, measures] < lowest).any():
+                text = f"\u25c2 {at_level.loc[name, measures[0]]:.1f}"
+                axis.annotate(text, (lowest, place), color=colour, va="center", size=7)
+                continue
             for measure, fill in zip(measures, (colour, "white"), strict=False):
                 value, half = at_level.loc[name, measure], at_level.loc[name, f"{measure}_half"]
-                if value < lowest:
-                    axis.annotate(f"\u25c2 {value:.1f}", (lowest, place), color=colour, va="center", size=7)
-                    break
                 axis.errorbar(value, place, xerr=half, fmt="o", color=colour, mfc=fill, ms=4, lw=1)
         axis.set_yticks(range(len(variants)), list(reversed(variants)))
         axis.grid(axis="y", visible=False)

@@ -74,17 +74,28 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def differences(cells: pd.DataFrame, first: str, second: str, measure: str) -> pd.Series:
+    """first - second of a measure in every world, by candidates, noise and seed."""
+    wide = cells.pivot_table(index=["candidates", "noise", "seed"], columns="variant", values=measure)
+    return wide[first] - wide[second]
+
+
 def against(cells: pd.DataFrame, first: str, second: str, measure: str) -> pd.DataFrame:
     """Differences first - second of a measure, paired by seed, with intervals, by candidates and noise."""
-    wide = cells.pivot_table(index=["candidates", "noise", "seed"], columns="variant", values=measure)
-    differences = (wide[first] - wide[second]).groupby(["candidates", "noise"])
     return pd.DataFrame(
         [
             {"candidates": candidates, "noise": noise, "difference": mean, "half": half}
-            for (candidates, noise), group in differences
+            for (candidates, noise), group in differences(cells, first, second, measure).groupby(
+                ["candidates", "noise"]
+            )
             for mean, half in [interval(group)]
         ]
     )
+
+
+def overall(cells: pd.DataFrame, first: str, second: str, measure: str) -> tuple[float, float]:
+    """Difference first - second of a measure: mean over the seeds, of each seed's mean over its worlds."""
+    return interval(differences(cells, first, second, measure).groupby("seed").mean())
 
 
 def markdown(rows: pd.DataFrame, candidates: int, measure: str) -> str:

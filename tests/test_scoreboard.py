@@ -141,6 +141,22 @@ def test_differences_are_paired_by_seed() -> None:
     assert row["half"] == pytest.approx(0.0)
 
 
+def test_over_all_worlds_a_seed_counts_once() -> None:
+    levels = (0.0, 0.4)  # clha is ahead by 1 at the first, by the seed's number at the second
+    cells = table.frame(
+        (
+            World(noise, 2, seed),
+            {"systems": {"clha": {"gold": 1.0 if noise == 0 else float(seed)}, "dpo": {"gold": 0.0}}},
+        )
+        for noise in levels
+        for seed in (1, 2, 3)
+    )
+    mean, half = table.overall(cells, "clha", "dpo", "gold")
+    low, high = stats.t.interval(0.95, 2, 1.5, stats.sem([1.0, 1.5, 2.0]))
+    assert mean == pytest.approx(1.5)
+    assert half == pytest.approx((high - low) / 2)
+
+
 def test_where_the_truth_is_unknown_the_evaluation_reward_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
