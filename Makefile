@@ -30,7 +30,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-pipeline: install ## From data to a registered model: dvc repro, register, summary
+pipeline: install ## From data to a registered model, also after a kill: dvc repro, register, summary
+	python -m flows.mend
 	dvc repro
 	clha register
 	clha summary

@@ -12,6 +12,7 @@ from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
 from flows.guard import guarded, stop
+from flows.mend import mend
 from flows.progress import LineReader
 
 # What the stages of dvc.yaml are called, in an order that satisfies their dependencies.
@@ -50,6 +51,8 @@ def repro(
     Raises:
         StageFailed: with the last error the stage or DVC printed.
     """
+    for sentence in mend(root):
+        log(sentence)
     waiting = False
     while True:
         tail: deque[str] = deque(maxlen=TAIL_LINES)

@@ -1,4 +1,6 @@
-"""SIGKILL at random moments of `dvc repro`, then the same command again: the bytes have to be those of a quiet run.
+"""SIGKILL at random moments of `dvc repro`, then the same again: the bytes have to be those of a quiet run.
+
+"The same" is what `make pipeline` does: `python -m flows.mend`, then `dvc repro`.
 
 To kill a late stage, the stages before it need not run again: the kills begin with the checkout as it is when
 everything before that stage is done. DVC's cache keeps nothing of the stage itself, so that all of it happens: its
@@ -21,6 +23,7 @@ import psutil
 import yaml
 from pydantic import BaseModel
 
+from flows.mend import mend
 from reliability.checkout import ROOT, SMALL, Checkout, clone, commit_of, trees_of
 from reliability.results import write
 
@@ -60,6 +63,7 @@ class Chain(BaseModel):
     Attributes:
         stage: where the kills begin.
         seconds: of the last `dvc repro`.
+        mended: what `flows.mend` removed before the next `dvc repro`.
         damage: what was wrong after it; nothing if all is well.
     """
 
@@ -68,6 +72,7 @@ class Chain(BaseModel):
     kills: list[Kill]
     commit: str = ""
     seconds: float = 0.0
+    mended: list[str] = []
     damage: list[str] = []
 
 
@@ -135,7 +140,11 @@ class Reference:
     def suffer(self, chain: Chain) -> Chain:
         """Carry out the kills, let the next `dvc repro` end, and look at what it left."""
         self.rewind(chain.stage)
-        suffered = [self._kill(kill, chain.stage) for kill in chain.kills]
+        mended: list[str] = []
+        suffered = []
+        for kill in chain.kills:
+            suffered.append(self._kill(kill, chain.stage))
+            mended += mend(self.checkout.root)
         begun = time.monotonic()
         status, text = self.checkout.dvc("repro")
         seconds = round(time.monotonic() - begun, 1)
@@ -145,8 +154,8 @@ class Reference:
             damage = list(self.checkout.damage())
             damage += self.differences()
         damage += [f"process {found} was left behind" for found in self.left_behind()]
-        done = {"kills": suffered, "commit": commit_of(self.checkout.root), "seconds": seconds, "damage": damage}
-        return chain.model_copy(update=done)
+        done = {"kills": suffered, "commit": commit_of(self.checkout.root), "seconds": seconds}
+        return chain.model_copy(update={**done, "mended": mended, "damage": damage})
 
     def _kill(self, kill: Kill, stage: str) -> Kill:
         log = self.checkout.logs / "killed.log"

@@ -1,0 +1,60 @@
+"""After a kill at the wrong moment, DVC works again."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.mend import mend
+
+STAGE = "stages:\n  one:\n    cmd: cp zero one\n    deps: [zero]\n    outs: [one]\n"
+
+
+def dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    assert dvc(tmp_path, "init", "--no-scm", "--quiet").returncode == 0
+    (tmp_path / "dvc.yaml").write_text(STAGE, encoding="utf-8")
+    (tmp_path / "zero").write_text("0", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("cut_off", ["", '{"write": {"/data'])
+def test_a_lock_file_that_a_kill_cut_off_is_removed(project: Path, cut_off: str) -> None:
+    lock = project / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text(cut_off, encoding="utf-8")
+    assert "Unable to read RWLock-file" in dvc(project, "repro").stderr
+    assert mend(project) == [f"removed {lock}: a kill had cut it off, and DVC stops at one that it cannot read"]
+    assert dvc(project, "repro").returncode == 0
+
+
+def test_a_lock_that_somebody_may_hold_stays(project: Path) -> None:
+    lock = project / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(exist_ok=True)
+    held = json.dumps({"write": {str(project / "one"): {"pid": os.getpid(), "cmd": "dvc repro"}}})
+    lock.write_text(held, encoding="utf-8")
+    assert mend(project) == []
+    assert lock.read_text(encoding="utf-8") == held
+
+
+def test_empty_folders_of_the_run_cache_are_removed_once_nobody_can_be_filling_them(project: Path) -> None:
+    assert dvc(project, "repro").returncode == 0
+    ((kept,),) = [list(folder.iterdir()) for folder in (project / ".dvc" / "cache" / "runs").glob("??/*")]
+    new, old = (kept.parents[1] / name for name in ("1" * 64, "0" * 64))
+    new.mkdir()
+    old.mkdir()
+    minutes_ago = time.time() - 600
+    os.utime(old, (minutes_ago, minutes_ago))
+    assert len(mend(project)) == 1
+    assert new.exists()
+    assert not old.exists()
+    assert kept.exists()
