@@ -1,46 +1,62 @@
 """What a kill may leave in DVC's folders so that every later `dvc repro` fails; `python -m flows.mend` removes it.
 
-DVC writes `.dvc/tmp/rwlock` in place, and makes a folder of its run cache before the file in it. Locks of processes
-that are gone it removes by itself.
+DVC writes `.dvc/tmp/rwlock` and `dvc.lock` in place, and makes a folder of its run cache before the file in it. Locks
+of processes that are gone it removes by itself.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import yaml
 
 SETTLED_SECONDS = 60.0  # DVC at work fills a new folder at once
 
 
 def mend(root: Path) -> list[str]:
-    """Remove an unreadable lock file and empty folders of the run cache from the project at `root`.
+    """Remove files that a kill cut off and empty folders of the run cache from the project at `root`.
+
+    Without `dvc.lock`, DVC knows from its run cache what the stages had made.
 
     Returns:
         A sentence for everything removed.
     """
-    return [*_unreadable_lock(root / ".dvc" / "tmp"), *_empty_runs(root / ".dvc" / "cache" / "runs")]
+    temporary = root / ".dvc" / "tmp"
+    return [
+        *_cut_off(temporary / "rwlock", json.loads, temporary / "rwlock.lock"),
+        *_cut_off(root / "dvc.lock", _locked_stages, temporary / "lock"),
+        *_empty_runs(root / ".dvc" / "cache" / "runs"),
+    ]
 
 
-def _unreadable_lock(folder: Path) -> Iterator[str]:
-    lock = folder / "rwlock"
-    if _readable(lock):
+def _cut_off(file: Path, read: Callable[[bytes], object], guard: Path) -> Iterator[str]:
+    if _readable(file, read):
         return
     from dvc.lock import make_lock  # takes half a second, and is hardly ever needed
 
-    with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):  # no DVC is writing the file meanwhile
-        if not _readable(lock):
-            lock.unlink()
-            yield f"removed {lock}: a kill had cut it off, and DVC stops at one that it cannot read"
+    with make_lock(str(guard), tmp_dir=str(guard.parent)):  # no DVC is writing the file meanwhile
+        if not _readable(file, read):
+            file.unlink()
+            yield f"removed {file}: a kill had cut it off, and DVC stops at one that it cannot read"
 
 
-def _readable(lock: Path) -> bool:
+def _readable(file: Path, read: Callable[[bytes], object]) -> bool:
     try:
-        json.loads(lock.read_bytes())
+        read(file.read_bytes())
     except FileNotFoundError:
         return True
-    except ValueError:
+    except (ValueError, yaml.YAMLError):
         return False
     return True
+
+
+def _locked_stages(text: bytes) -> None:
+    """What DVC asks of dvc.lock in its own schema, which takes half a second to import."""
+    lock = yaml.load(text, Loader=yaml.CSafeLoader)
+    whole = isinstance(lock, dict) and "schema" in lock and isinstance(lock.get("stages", {}), dict)
+    if not whole or not all(stage and "cmd" in stage for stage in lock.get("stages", {}).values()):
+        raise ValueError("cut off")
 
 
 def _empty_runs(runs: Path) -> Iterator[str]:

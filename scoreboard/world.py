@@ -30,6 +30,10 @@ def prepare(params: Params, root: Path) -> None:
         return
     shutil.rmtree(root, ignore_errors=True)
     (root / params.candidates.files).mkdir(parents=True)  # without files: candidates are those of the world
+    if params.data.source == "local":
+        own = root / params.data.path
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.symlink_to(Path(params.data.path).resolve())
     for stage in STAGES:
         import_module(f"clha_core.stages.{stage}").run(params, root)
     (root / READY).touch()

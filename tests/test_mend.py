@@ -37,6 +37,18 @@ def test_a_lock_file_that_a_kill_cut_off_is_removed(project: Path, cut_off: str)
     assert dvc(project, "repro").returncode == 0
 
 
+@pytest.mark.parametrize("cut_off", ["", "schema: '2.0'\nstages:\n  one:\n", "schema: '2.0'\nstages:\n  one:\n    cm"])
+def test_a_dvc_lock_that_a_kill_cut_off_is_made_again_without_running_anything(project: Path, cut_off: str) -> None:
+    assert dvc(project, "repro").returncode == 0
+    lock = project / "dvc.lock"
+    whole = lock.read_text(encoding="utf-8")
+    lock.write_text(cut_off, encoding="utf-8")
+    assert dvc(project, "repro").returncode != 0
+    assert len(mend(project)) == 1
+    assert "is cached - skipping run" in dvc(project, "repro").stdout
+    assert lock.read_text(encoding="utf-8") == whole
+
+
 def test_a_lock_that_somebody_may_hold_stays(project: Path) -> None:
     lock = project / ".dvc" / "tmp" / "rwlock"
     lock.parent.mkdir(exist_ok=True)
