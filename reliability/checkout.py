@@ -100,7 +100,8 @@ class Checkout:
 
     def damage(self) -> Iterator[str]:
         """A sentence for everything that is not as it should be after a whole `dvc repro`."""
-        for file in (self.root / ".dvc" / "cache" / "files" / "md5").glob("??/*"):
+        # Half a copy that DVC could not finish has a name beginning with a dot, and nothing refers to it.
+        for file in (self.root / ".dvc" / "cache" / "files" / "md5").glob("??/[!.]*"):
             if _md5(file) != (file.parent.name + file.name).removesuffix(".dir"):
                 yield f"the cache has a file that is not what its name says: {file.name}"
         status, text = self.dvc("status")  # removes such files from the cache

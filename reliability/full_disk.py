@@ -9,13 +9,15 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from flows.mend import mend
 from reliability.kills import Reference, quiet_reference
 from reliability.results import write
 
 DISK_BYTES = 256 << 20
 # What is left of it when a stage starts: for a few log lines, for small outputs, for half of a model.
 LEFT_BYTES = (4 << 10, 64 << 10, 256 << 10)
-SAID = ("the disk is full", "No space left on device")
+# The last is what DVC says where it finds no room to check out a file.
+SAID = ("the disk is full", "No space left on device", "No possible cache link types")
 
 
 class Filled(BaseModel):
@@ -69,6 +71,7 @@ def _fill(reference: Reference, stage: str, left: int, filler: Path) -> Filled:
     if status and not any(sentence in text for sentence in SAID):
         damage.append(f"it does not say that the disk is full: {text.strip()[-500:]}")
     said = next((line for line in reversed(text.splitlines()) if any(sentence in line for sentence in SAID)), "")
+    mend(reference.checkout.root)
     again, text = reference.checkout.dvc("repro")
     damage += (
         [f"dvc repro: {text.strip()[-500:]}"] if again else [*reference.checkout.damage(), *reference.differences()]
