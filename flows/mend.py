@@ -7,6 +7,7 @@ of processes that are gone it removes by itself.
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -26,16 +27,22 @@ def mend(root: Path) -> list[str]:
     return [
         *_cut_off(temporary / "rwlock", json.loads, temporary / "rwlock.lock"),
         *_cut_off(root / "dvc.lock", _locked_stages, temporary / "lock"),
-        *_empty_runs(root / ".dvc" / "cache" / "runs"),
+        *mend_cache(root),
     ]
+
+
+def mend_cache(root: Path) -> list[str]:
+    """Remove empty folders of the run cache alone: what a run elsewhere shares with the project at `root`."""
+    return list(_empty_runs(root / ".dvc" / "cache" / "runs"))
 
 
 def _cut_off(file: Path, read: Callable[[bytes], object], guard: Path) -> Iterator[str]:
     if _readable(file, read):
         return
-    from dvc.lock import make_lock  # takes half a second, and is hardly ever needed
+    from dvc.lock import LockError, make_lock  # takes half a second, and is hardly ever needed
 
-    with make_lock(str(guard), tmp_dir=str(guard.parent)):  # no DVC is writing the file meanwhile
+    guard.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(LockError), make_lock(str(guard), tmp_dir=str(guard.parent)):  # not held: DVC is writing the file
         if not _readable(file, read):
             file.unlink()
             yield f"removed {file}: a kill had cut it off, and DVC stops at one that it cannot read"

@@ -20,7 +20,7 @@ from clha_core import paths
 from clha_core.errors import UserError
 from clha_core.params import Params, flatten
 from clha_core.params.rewrite import rewrite_params
-from flows.mend import mend
+from flows.mend import mend_cache
 
 HOME = Path(__file__).resolve().parents[1]  # the user's own checkout
 WORKSPACES = paths.SCRATCH / "workspaces"
@@ -52,7 +52,7 @@ class Workspace:
         Raises:
             UserError: `home` is no git repository with a commit, or DVC cannot be used in it.
         """
-        mend(self.home)  # whose cache the run shares
+        mend_cache(self.home)
         commit = run(["git", "rev-parse", "--verify", "HEAD^{commit}"], self.home).strip()
         # No hooks: those of the user's checkout are not meant for this one. No `origin`: nothing is pushed from here.
         settings = {"core.hooksPath": os.devnull, **self._identity()}

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from dvc.lock import make_lock
 
 from flows.mend import mend
 
@@ -56,6 +57,15 @@ def test_a_lock_that_somebody_may_hold_stays(project: Path) -> None:
     lock.write_text(held, encoding="utf-8")
     assert mend(project) == []
     assert lock.read_text(encoding="utf-8") == held
+
+
+def test_a_dvc_lock_that_dvc_is_writing_stays(project: Path) -> None:
+    (project / "dvc.lock").write_text("", encoding="utf-8")
+    temporary = project / ".dvc" / "tmp"
+    temporary.mkdir(exist_ok=True)
+    with make_lock(str(temporary / "lock"), tmp_dir=str(temporary)):
+        assert mend(project) == []
+    assert len(mend(project)) == 1
 
 
 def test_empty_folders_of_the_run_cache_are_removed_once_nobody_can_be_filling_them(project: Path) -> None:
