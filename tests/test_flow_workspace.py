@@ -68,6 +68,7 @@ def test_the_users_dvc_lists_the_experiment_of_a_run(toy: Path, make_params: Cal
     workspace.remove()
 
     assert "bold-otter-01234567" in run(toy, sys.executable, "-m", "dvc", "exp", "list", "--name-only")
+    assert "bold-otter-01234567" in run(toy, sys.executable, "-m", "dvc", "exp", "show", "--csv")
     run(toy, sys.executable, "-m", "dvc", "exp", "apply", "bold-otter-01234567")
     assert (toy / "doubled.txt").read_text(encoding="utf-8") == "8.0"
 
