@@ -59,11 +59,13 @@ def _readable(file: Path, read: Callable[[bytes], object]) -> bool:
 
 
 def _locked_stages(text: bytes) -> None:
-    """What DVC asks of dvc.lock in its own schema, which takes half a second to import."""
-    lock = yaml.load(text, Loader=yaml.CSafeLoader)
-    whole = isinstance(lock, dict) and "schema" in lock and isinstance(lock.get("stages", {}), dict)
-    if not whole or not all(stage and "cmd" in stage for stage in lock.get("stages", {}).values()):
-        raise ValueError("cut off")
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        COMPILED_LOCKFILE_SCHEMA(yaml.load(text, Loader=yaml.CSafeLoader))
+    except Invalid as error:
+        raise ValueError("cut off") from error
 
 
 def _empty_runs(runs: Path) -> Iterator[str]:

@@ -51,8 +51,6 @@ def repro(
     Raises:
         StageFailed: with the last error the stage or DVC printed.
     """
-    for sentence in mend(root):
-        log(sentence)
     waiting = False
     while True:
         tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -67,6 +65,10 @@ def repro(
         status = run_guarded(_command(stage, *(["--pull"] if pull else [])), root, environment, listen)
         if status == 0:
             return bool(started)
+        if mended := mend(root):
+            for sentence in mended:
+                log(sentence)
+            continue
         if not any(BUSY.search(line) for line in tail):
             raise StageFailed(f"{stage}: {cause_of(list(tail)) or f'exit status {status}'}")
         if not waiting:
