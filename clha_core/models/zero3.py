@@ -4,7 +4,7 @@ transformers hands each weight to DeepSpeed as it is read, and what is left in t
 gathers weights around the calls of modules, but there is no engine before the training.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -32,7 +32,7 @@ def size(weight: Tensor) -> int:
 @contextmanager
 def gathered(*tensors: Tensor) -> Iterator[None]:
     """Inside the block, these are whole in every process; all processes have to enter it."""
-    with _gathering(list(tensors)):
+    with _gathering(tensors):
         yield
 
 
@@ -71,7 +71,7 @@ def without_zero3(args: TrainingArguments) -> Iterator[None]:
             set_hf_deepspeed_config(config)
 
 
-def _gathering(tensors: list[Tensor]) -> Any:
+def _gathering(tensors: Sequence[Tensor]) -> Any:
     if not any(is_partitioned(tensor) for tensor in tensors):
         return nullcontext()
     import deepspeed

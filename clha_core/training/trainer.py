@@ -42,7 +42,7 @@ class CLHATrainer(ShardedTrainer):
 
     Args:
         model: a causal language model, or the name or folder of one. Processes that were started for FSDP each read
-            their part of it, so there it has to be a name or a folder.
+            their part of it, so there it has to be a name or a folder; for ZeRO-3 it should be.
         args: the configuration.
         train_dataset, eval_dataset: rows with `prompt` and either `responses` and `rewards` (n >= 2 candidates, not the
             same n in every row) or TRL's `chosen` and `rejected` (with `score_chosen`, `score_rejected` where known).
