@@ -1,9 +1,10 @@
-"""Several processes train like one: DDP and FSDP over gloo, real `accelerate launch`."""
+"""Several processes train like one: DDP, FSDP and ZeRO-3 over gloo, real `accelerate launch`."""
 
 import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,32 @@ RUNS: dict[str, dict[str, Any]] = {
     "best": {**EVERY_STEP, "load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True},
     "adapter": {"rank": 4},
 }
+SAVING = {"save_strategy": "steps", "save_steps": 1}
+CUT_OFF: list[tuple[str, dict[str, Any]]] = [("cut_off", {**SAVING, "stop_after": 2}), ("cut_off", SAVING)]
+
+# Accelerate leaves DeepSpeed out where it is told to use the CPU. Told of gloo, with no GPU in sight, it uses both.
+ON_THE_CPU = {"ACCELERATE_USE_CPU": "false", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+OVER_GLOO = {"use_cpu": False, "ddp_backend": "gloo"}
+ZERO3_RUNS: dict[str, dict[str, Any]] = {
+    "clha": {"packing": "trees"},  # or an error
+    "sft": {"method": "sft"},
+    "dpo": RUNS["dpo"],
+    "best": RUNS["best"],
+    "adapter": RUNS["adapter"],
+}
+with_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed, the extra zero3, is not there")
 
 
-def run(worker: str, *arguments: str, launcher: tuple[str, ...] = ()) -> None:
+def start_worker(worker: str, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    result = subprocess.run(
+    if "zero3.yaml" in str(launcher):
+        environment |= ON_THE_CPU
+    return subprocess.run(
         [sys.executable, *launcher, str(TESTS / worker), *arguments],
         env=environment,
         cwd=TESTS,
@@ -45,6 +62,10 @@ def run(worker: str, *arguments: str, launcher: tuple[str, ...] = ()) -> None:
         text=True,
         check=False,
     )
+
+
+def run(worker: str, *arguments: str, launcher: tuple[str, ...] = ()) -> None:
+    result = start_worker(worker, *arguments, launcher=launcher)
     assert result.returncode == 0, result.stderr[-4000:]
 
 
@@ -109,9 +130,36 @@ def alone(tmp_path_factory: pytest.TempPathFactory, start: Path) -> Path:
 def sharded(tmp_path_factory: pytest.TempPathFactory, start: Path) -> Path:
     """Each training in two processes that hold a half of the model; and one that is cut off and starts again."""
     folder = tmp_path_factory.mktemp("sharded")
-    saving = {"save_strategy": "steps", "save_steps": 1}
-    cut_off = [("cut_off", {**saving, "stop_after": 2}), ("cut_off", saving)]
-    return train(folder, start, [*RUNS.items(), *cut_off], launcher(folder, "fsdp2.yaml", 2))
+    return train(folder, start, [*RUNS.items(), *CUT_OFF], launcher(folder, "fsdp2.yaml", 2))
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose matrices DeepSpeed divides: it leaves weights of fewer than 100 000 numbers whole."""
+    tokenizer = tiny.tokenizer()
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 320, "intermediate_size": 640, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=len(tokenizer)))
+    return tiny.save(model, tokenizer, tmp_path_factory.mktemp("wide"))
+
+
+@pytest.fixture(scope="module")
+def wide_alone(tmp_path_factory: pytest.TempPathFactory, wide: Path) -> Path:
+    """Each training of ZERO3_RUNS in one process; and one whose steps are of two fixed batches."""
+    accumulated = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    runs = [*ZERO3_RUNS.items(), ("accumulated", accumulated)]
+    return train(tmp_path_factory.mktemp("wide_alone"), wide, runs)
+
+
+@pytest.fixture(scope="module")
+def zero3(tmp_path_factory: pytest.TempPathFactory, wide: Path) -> Path:
+    """The same in two processes under ZeRO-3; and one that is cut off and starts again."""
+    folder = tmp_path_factory.mktemp("zero3")
+    accumulated = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    runs = [*ZERO3_RUNS.items(), ("accumulated", accumulated), *CUT_OFF]
+    return train(
+        folder, wide, [(name, {**settings, **OVER_GLOO}) for name, settings in runs], launcher(folder, "zero3.yaml", 2)
+    )
 
 
 @pytest.mark.parametrize("processes", [2, 4])
@@ -174,3 +222,45 @@ def test_under_fsdp_no_process_ever_holds_the_whole_model(
         assert share(process, "writing") < 0.25
     written = weights(tmp_path / "sharded")
     assert all(torch.equal(written[name], weight.float()) for name, weight in model.state_dict().items())
+
+
+@with_deepspeed
+@pytest.mark.parametrize("name", [*ZERO3_RUNS, "accumulated"])
+def test_zero3_trains_like_one_process(wide_alone: Path, zero3: Path, name: str) -> None:
+    same(wide_alone / name, zero3 / name)
+
+
+@with_deepspeed
+def test_zero3_keeps_the_best_checkpoint_and_not_the_last(zero3: Path) -> None:
+    best, last = (weights(zero3 / name)["lm_head.weight"] for name in ("best", "clha"))
+    assert not torch.allclose(best, last, atol=5e-4)
+
+
+@with_deepspeed
+def test_under_zero3_each_process_holds_a_half_of_the_weights(zero3: Path) -> None:
+    whole = sum(weight.numel() for weight in weights(zero3 / "clha").values())
+    for process in (0, 1):
+        assert int((zero3 / "clha" / f"parameters-{process}").read_text()) <= 0.51 * whole
+
+
+@with_deepspeed
+def test_zero3_cut_off_and_resumed_ends_in_the_same_bits(zero3: Path) -> None:
+    cut_off, whole = (file_digest(zero3 / name / "model" / "model.safetensors") for name in ("cut_off", "clha"))
+    assert cut_off == whole
+
+
+@with_deepspeed
+def test_reference_log_probs_under_zero3_are_kept_under_the_names_of_the_whole_model(
+    wide_alone: Path, zero3: Path
+) -> None:
+    assert {file.name for file in (wide_alone / "reference").iterdir()} == {
+        file.name for file in (zero3 / "reference").iterdir()
+    }
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="deepspeed is installed")
+def test_zero3_without_deepspeed_says_what_to_install(tmp_path: Path) -> None:
+    """Accelerate's own words: it starts none of our code then."""
+    result = start_worker("train_worker.py", "[]", launcher=launcher(tmp_path, "zero3.yaml", 2))
+    assert result.returncode != 0
+    assert "pip3 install deepspeed" in result.stderr

@@ -44,13 +44,12 @@ def train(
     folder = Path(out)
     args = CLHAConfig(
         output_dir=str(folder / "run"),
-        use_cpu=True,
         disable_tqdm=True,
         logging_steps=1,
         learning_rate=1e-3,
         max_length=96,
         max_prompt_length=64,
-        **settings,
+        **{"use_cpu": True, **settings},
     )
     set_seed(1)
     tokenizer = tiny.tokenizer()
@@ -70,10 +69,7 @@ def train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
         return
-    own = sum(
-        (parameter.to_local() if hasattr(parameter, "to_local") else parameter).numel()
-        for parameter in trainer.model.parameters()
-    )
+    own = sum(elements_here(parameter) for parameter in trainer.model.parameters())
     folder.mkdir(exist_ok=True)
     (folder / f"parameters-{args.process_index}").write_text(str(own))
     if adapter:
@@ -83,6 +79,12 @@ def train(
         trainer.save_model(str(folder / "model"))
     if trainer.is_world_process_zero():
         (folder / "log.json").write_text(json.dumps(trainer.state.log_history))
+
+
+def elements_here(parameter: Any) -> int:
+    """Of a weight, those that this process holds."""
+    part = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    return part.numel() + (parameter.ds_tensor.numel() if hasattr(parameter, "ds_tensor") else 0)
 
 
 def main() -> None:

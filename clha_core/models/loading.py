@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 import clha_core.models.gpt_neox_reward  # noqa: F401  (registers the paper's reward model with the Auto classes)
 from clha_core.digest import folder_digest
@@ -114,13 +115,13 @@ def load_trained(folder: Path, params: PolicyParams, mixed_precision: str = "no"
     """A policy to train: weights in fp32, or in four bits under an adapter (QLoRA).
 
     Trainings autocast fp32 weights to `policy.dtype`: the steps of AdamW are lost in bf16's eight bits. Started for
-    FSDP, each process reads and holds its part of the weights.
+    FSDP or ZeRO-3, each process holds its part of the weights.
 
     Args:
         mixed_precision: of the training, as accelerate calls it.
 
     Raises:
-        UserError: four bits without bitsandbytes, or with FSDP.
+        UserError: four bits without bitsandbytes, or with FSDP or ZeRO-3.
     """
     if params.quantization == "none":
         return load_policy(
@@ -129,10 +130,10 @@ def load_trained(folder: Path, params: PolicyParams, mixed_precision: str = "no"
             trust_remote_code=params.trust_remote_code,
             **sharded_loading(mixed_precision),
         )
-    if sharding_wanted():
+    if sharding_wanted() or is_deepspeed_zero3_enabled():
         raise UserError(
-            f"policy.quantization: {params.quantization} cannot be divided by FSDP: choose runtime.launcher python or "
-            "configs/ddp.yaml, or quantization none."
+            f"policy.quantization: {params.quantization} cannot be divided by FSDP or ZeRO-3: choose runtime.launcher "
+            "python or configs/ddp.yaml, or quantization none."
         )
     if find_spec("bitsandbytes") is None:
         raise UserError("policy.quantization: nf4 needs the package bitsandbytes (pip install 'clha[qlora]').")

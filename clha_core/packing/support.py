@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from clha_core.models.zero3 import gathered_in_calls
 from clha_core.packing.attention import TREE_ATTENTION
 from clha_core.packing.forward import causal_lm, token_logps
 from clha_core.packing.head import picked_logps
@@ -54,7 +55,7 @@ def why_not(
     if (window := attention_window(language_model)) is not None and window < tokens:
         return f"{name} attends to {window} tokens at most, and the longest row has {tokens}."
     try:
-        with _left_as_it_was(model, language_model):
+        with _left_as_it_was(model, language_model), gathered_in_calls(model):
             found = (error or _error_of_trees)(model)
     except Exception as failure:  # whatever an unknown architecture does not like about trees
         return f"{name} does not run on packed trees ({type(failure).__name__}: {str(failure).split(chr(10))[0]})."

@@ -33,7 +33,7 @@ class RuntimeParams(Section):
         "accelerate launch --config_file configs/zero3.yaml",
     ] = Field(
         description="What starts the trainings: one process, or one per GPU, each with the whole model (ddp) or with a "
-        "part of it (fsdp2, zero3)."
+        "part of it (fsdp2; zero3, which needs the package deepspeed)."
     )
 
 

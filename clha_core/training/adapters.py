@@ -9,6 +9,7 @@ from transformers import Trainer
 
 from clha_core.models.loading import load_policy
 from clha_core.models.sharded import is_sharded, save_sharded, sharded_loading, sharding_wanted
+from clha_core.models.zero3 import without_zero3
 from clha_core.params import LoraParams, PolicyParams
 
 ADAPTER = "adapter"
@@ -36,8 +37,9 @@ def save_adapted(trainer: Trainer, start: Path, policy: PolicyParams, out: Path)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero() or sharding_wanted():
         loading = sharded_loading("no")
-        before = load_policy(start, dtype="float32", trust_remote_code=policy.trust_remote_code, **loading)
-        adapted = PeftModel.from_pretrained(before, str(out / ADAPTER))
+        with without_zero3(trainer.args):
+            before = load_policy(start, dtype="float32", trust_remote_code=policy.trust_remote_code, **loading)
+            adapted = PeftModel.from_pretrained(before, str(out / ADAPTER))
         with implicit_replication():  # an adapter is whole in every process
             merged = adapted.merge_and_unload()
         save_sharded(merged, out) if is_sharded(merged) else merged.save_pretrained(str(out))

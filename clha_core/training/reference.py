@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 
 from clha_core.errors import UserError
+from clha_core.models.zero3 import gathered, gathered_in_calls
 from clha_core.packing.budget import cut
 from clha_core.packing.scorer import ResponseScorer
 from clha_core.packing.support import lowest_precision
@@ -57,10 +58,11 @@ def with_reference_logps(rows: Dataset, model: nn.Module, scorer: ResponseScorer
 def weights_digest(model: nn.Module) -> str:
     """sha256 over names and values of all weights; one at a time is gathered where processes hold parts of them."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
         digest.update(name.encode())
-        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        digest.update(whole.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        with gathered(tensor):
+            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            digest.update(whole.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -85,7 +87,8 @@ def _compute(rows: Dataset, model: nn.Module, scorer: ResponseScorer, args: CLHA
     own += packs[:1] * (math.ceil(len(packs) / args.world_size) - len(own))
     for indices in tqdm(own, desc="reference log-probs", disable=args.disable_tqdm or args.process_index > 0):
         batch = micro_batch([made[index] for index in indices], candidates, args.device)
-        dense = batch.dense(scorer.sums(model, batch.trees, batch.pack)).tolist()
+        with gathered_in_calls(model):
+            dense = batch.dense(scorer.sums(model, batch.trees, batch.pack)).tolist()
         for index, values in zip(indices, dense, strict=True):
             logps[index] = values[: len(made[index].responses)]
     model.train(was_training)

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from clha_core.errors import UserError
 from clha_core.losses import Totals, reward_gap_at_quantile
 from clha_core.models.sharded import is_sharded, sharded_loading, sharding_wanted, without_accelerates_fsdp
+from clha_core.models.zero3 import has_partitions, size
 from clha_core.packing.budget import cut, cut_into
 from clha_core.packing.scorer import ResponseScorer
 from clha_core.training.batches import (
@@ -41,7 +42,7 @@ class CLHATrainer(ShardedTrainer):
 
     Args:
         model: a causal language model, or the name or folder of one. Processes that were started for FSDP each read
-            their part of it, so there it has to be a name or a folder.
+            their part of it, so there it has to be a name or a folder; for ZeRO-3 it should be.
         args: the configuration.
         train_dataset, eval_dataset: rows with `prompt` and either `responses` and `rewards` (n >= 2 candidates, not the
             same n in every row) or TRL's `chosen` and `rejected` (with `score_chosen`, `score_rejected` where known).
@@ -113,10 +114,10 @@ class CLHATrainer(ShardedTrainer):
         )
         self.scorer = ResponseScorer(policy, args.packing, longest)
         if args.method in NEEDS_REFERENCE and data:
-            if self.is_deepspeed_enabled:
+            if self.is_deepspeed_enabled and not has_partitions(policy):
                 raise UserError(
-                    f"{args.method} needs the log-probs of its starting model, which does not run under ZeRO before "
-                    "the training: use configs/fsdp2.yaml, or a method without a reference."
+                    f"{args.method} needs the log-probs of its starting model, which DeepSpeed puts on its device too "
+                    "late: use ZeRO-3 (configs/zero3.yaml) and give CLHATrainer the model's name or its folder."
                 )
             self.train_dataset = self._with_reference(self.train_dataset)
             self.eval_dataset = self._with_reference(self.eval_dataset)
@@ -157,7 +158,7 @@ class CLHATrainer(ShardedTrainer):
                 part = self._micro_loss(model, [rows[index] for index in indices], totals, "train")
                 # Processes average their gradients, and the loss is a sum over them.
                 part = part * self.accelerator.num_processes
-                self.accelerator.backward(part)
+                self.accelerator.backward(part, **self._unscaled)
             loss += part.detach()
         self._tokens += sum(row.sequence_tokens for row in rows)
         return loss
@@ -215,6 +216,11 @@ class CLHATrainer(ShardedTrainer):
         own = torch.tensor([len(cuts), -len(rows)], device=self.args.device)
         counts, sizes = self.accelerator.gather(own).view(-1, 2).unbind(1)
         return cut_into(costs, min(int(counts.max()), int(-sizes.max())))
+
+    @property
+    def _unscaled(self) -> dict[str, bool]:
+        """DeepSpeed is not to divide by gradient_accumulation_steps either."""
+        return {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
 
     @contextlib.contextmanager
     def _gradients_meet(self, model: nn.Module, *, last: bool) -> Iterator[None]:
@@ -285,7 +291,7 @@ class CLHATrainer(ShardedTrainer):
     @functools.cached_property
     def _parameters(self) -> int:
         model: Any = self.model
-        return sum(parameter.numel() for parameter in model.parameters())
+        return sum(size(parameter) for parameter in model.parameters())
 
     def _with_reference(self, data: Dataset | None) -> Dataset | None:
         if data is None:
