@@ -90,8 +90,6 @@ def launcher(folder: Path, config: str, processes: int) -> tuple[str, ...]:
     """`accelerate launch` with one of our configs, for processes on the CPU."""
     values = yaml.safe_load((TESTS.parent / "configs" / config).read_text())
     values |= {"num_processes": processes, "mixed_precision": "no", "main_process_port": 0}
-    if values["distributed_type"] == "MULTI_GPU":
-        values |= {"distributed_type": "MULTI_CPU", "use_cpu": True}
     file = folder / f"{config}-{processes}"
     file.write_text(yaml.safe_dump(values))
     return ("-m", "accelerate.commands.launch", "--config_file", str(file))
@@ -166,6 +164,7 @@ def zero3(tmp_path_factory: pytest.TempPathFactory, wide: Path) -> Path:
 def test_ddp_trains_like_one_process(tmp_path: Path, start: Path, alone: Path, processes: int) -> None:
     runs = [("clha", RUNS["clha"]), ("dpo", RUNS["dpo"])]
     found = train(tmp_path, start, runs, launcher(tmp_path, "ddp.yaml", processes))
+    assert len(list((found / "clha").glob("parameters-*"))) == processes
     same(alone / "clha", found / "clha")
     same(alone / "dpo", found / "dpo")
 
