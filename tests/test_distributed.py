@@ -95,8 +95,8 @@ def launcher(folder: Path, config: str, processes: int) -> tuple[str, ...]:
     return ("-m", "accelerate.commands.launch", "--config_file", str(file))
 
 
-def losses(folder: Path) -> list[float]:
-    return [line["loss"] for line in json.loads((folder / "log.json").read_text()) if "loss" in line]
+def losses(folder: Path, name: str = "loss") -> list[float]:
+    return [line[name] for line in json.loads((folder / "log.json").read_text()) if name in line]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -106,6 +106,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def same(one: Path, other: Path) -> None:
     assert len(losses(one)) == STEPS
     assert losses(other) == pytest.approx(losses(one), rel=2e-4)  # the log rounds to four digits
+    for name in ("eval_loss", "eval_rewards/margins", "eval_logps/chosen"):
+        assert losses(other, name) == pytest.approx(losses(one, name), rel=2e-4)
     expected, found = weights(one), weights(other)
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
@@ -162,11 +164,12 @@ def zero3(tmp_path_factory: pytest.TempPathFactory, wide: Path) -> Path:
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_ddp_trains_like_one_process(tmp_path: Path, start: Path, alone: Path, processes: int) -> None:
-    runs = [("clha", RUNS["clha"]), ("dpo", RUNS["dpo"])]
+    runs = [("clha", RUNS["clha"]), ("dpo", RUNS["dpo"]), ("best", RUNS["best"])]
     found = train(tmp_path, start, runs, launcher(tmp_path, "ddp.yaml", processes))
     assert len(list((found / "clha").glob("parameters-*"))) == processes
     same(alone / "clha", found / "clha")
     same(alone / "dpo", found / "dpo")
+    same(alone / "best", found / "best")
 
 
 @pytest.mark.parametrize("name", RUNS)

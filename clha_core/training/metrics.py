@@ -22,6 +22,12 @@ class RunningMeans:
         """Add values that sum to `total`, `count` of them; both scalars."""
         self._sums[name].append(torch.stack([total.detach().double(), count.double()]))
 
+    def add_nothing(self, names_of: "RunningMeans") -> None:
+        """Names that count nothing here, and are taken from there: all processes have to take the same names."""
+        for name, values in names_of._sums.items():
+            self._sums[name].append(torch.zeros_like(values[0]))
+        names_of._sums.clear()
+
     def take(self, accelerator: Accelerator) -> dict[str, float]:
         """The means over all processes since the last call; nothing for a name that counted nothing."""
         names = sorted(self._sums)

@@ -124,9 +124,10 @@ class CLHATrainer(ShardedTrainer):
         # compute_loss() divides by the counts of the whole step; the Trainer is to divide by nothing.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        self._means = {"train": RunningMeans(), "eval": RunningMeans()}
+        self._means = {"train": RunningMeans(), "eval": RunningMeans(), "filler": RunningMeans()}
         self._evaluated: list[Tensor] = []
         self._eval_totals: Totals | None = None
+        self._eval_batch = self._eval_rows = 0
         self._tokens, self._clock = 0, time.perf_counter()
 
     # --- one optimizer step ---------------------------------------------------------------------------------------
@@ -171,12 +172,13 @@ class CLHATrainer(ShardedTrainer):
         num_items_in_batch: Totals | None = None,  # type: ignore[override]
     ) -> Any:
         """The method's loss on a batch of the collator; its mean is over this batch, or over a step's `Totals`."""
-        rows = inputs["rows"].rows
         totals = num_items_in_batch or self._totals(inputs)
-        phase = "train" if model.training else "eval"
-        parts = [self._micro_loss(model, [rows[at] for at in indices], totals, phase) for indices in self._cut(rows)]
-        loss = torch.stack(parts).sum()
+        loss = self._loss(model, inputs["rows"].rows, totals, "train" if model.training else "eval")
         return (loss, {}) if return_outputs else loss
+
+    def _loss(self, model: nn.Module, rows: list[Row], totals: Totals, phase: str) -> Tensor:
+        parts = [self._micro_loss(model, [rows[at] for at in indices], totals, phase) for indices in self._cut(rows)]
+        return torch.stack(parts).sum()
 
     def _micro_loss(self, model: nn.Module, rows: list[Row], totals: Totals, phase: str) -> Tensor:
         batch = micro_batch(rows, self.candidates, self.args.device)
@@ -248,6 +250,7 @@ class CLHATrainer(ShardedTrainer):
         rows = [Row(**row) for row in dataloader.dataset]
         rewards, lengths = reward_table(rows, self.candidates), length_table(rows, self.candidates)
         self._eval_totals = self._totals({"rewards": rewards, "lengths": lengths})
+        self._eval_batch, self._eval_rows = self.accelerator.process_index, len(rows)
         output = super().evaluation_loop(dataloader, description, *args, **kwargs)
         own = torch.stack(self._evaluated).sum().reshape(1)
         name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
@@ -263,10 +266,20 @@ class CLHATrainer(ShardedTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, None, None]:
-        """The loss alone: logits of a whole evaluation would not fit into memory."""
+        """The loss alone: logits of a whole evaluation would not fit into memory.
+
+        Where a split does not fill the batches of all processes, accelerate fills them with rows that were there
+        before. These do not count, but for one row of a batch without any other: all processes have to meet in it.
+        """
+        rows = inputs["rows"].rows
+        left = max(0, self._eval_rows - self._eval_batch * self.args.eval_batch_size)
+        self._eval_batch += self.accelerator.num_processes
         with torch.no_grad():
-            loss: Tensor = self.compute_loss(model, inputs, num_items_in_batch=self._eval_totals)
-        self._evaluated.append(loss.double())
+            loss: Tensor = self._loss(
+                model, rows[: max(left, 1)], self._eval_totals or self._totals(inputs), "eval" if left else "filler"
+            )
+        self._means["eval"].add_nothing(self._means["filler"])
+        self._evaluated.append(loss.double() if left else torch.zeros_like(loss, dtype=torch.double))
         return loss, None, None
 
     # --- the record -----------------------------------------------------------------------------------------------
