@@ -43,10 +43,11 @@ def _plotted(cells: pd.DataFrame) -> list[str]:
 
 def _page(study: Study, cells: pd.DataFrame, rows: pd.DataFrame) -> str:
     seeds = rows["seeds"].min(), rows["seeds"].max()
+    own = "data, base" if "gold" in cells else "base"
     parts = [
         "<!-- Written by `python -m scoreboard table`. -->",
         f"# Scoreboard: tables of the study `{study.name}`",
-        f"Mean over {seeds[0] if seeds[0] == seeds[1] else f'{seeds[0]} to {seeds[1]}'} seeds (each with data, base, "
+        f"Mean over {seeds[0] if seeds[0] == seeds[1] else f'{seeds[0]} to {seeds[1]}'} seeds (each with {own}, "
         f"reward models and training of its own) ± half of the 95 % t-interval, {study.prompts} test prompts. "
         "`start` is the SFT model that every training begins with.",
     ]
