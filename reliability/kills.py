@@ -142,24 +142,24 @@ class Reference:
         self.rewind(chain.stage)
         mended: list[str] = []
         suffered = []
+        damage: list[str] = []
         for kill in chain.kills:
-            suffered.append(self._kill(kill, chain.stage))
+            suffered.append(self._kill(kill, chain.stage, damage))
             mended += mend(self.checkout.root)
         begun = time.monotonic()
         status, text = self.checkout.dvc("repro")
         seconds = round(time.monotonic() - begun, 1)
         if status:
-            damage = [f"dvc repro: {text.strip()[-800:]}"]
+            damage.append(_failed(text))
         else:
-            damage = list(self.checkout.damage())
-            damage += self.differences()
+            damage += [*self.checkout.damage(), *self.differences()]
         damage += [f"process {found} was left behind" for found in self.left_behind()]
         done = {"kills": suffered, "commit": commit_of(self.checkout.root), "seconds": seconds}
         return chain.model_copy(update={**done, "mended": mended, "damage": damage})
 
-    def _kill(self, kill: Kill, stage: str) -> Kill:
+    def _kill(self, kill: Kill, stage: str, damage: list[str]) -> Kill:
         log = self.checkout.logs / "killed.log"
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
             begun = time.monotonic()
             process = self.checkout.start("repro", log=log)
             try:
@@ -167,8 +167,11 @@ class Reference:
             except subprocess.TimeoutExpired:
                 seconds = round(time.monotonic() - begun, 2)
                 break
-            # The machine is faster than in the quiet run.
-            self.seconds[stage] = max(0.5, time.monotonic() - begun - self.seconds[DVC])
+            if process.returncode:
+                damage.append(_failed(log.read_text(encoding="utf-8", errors="replace")))
+            # Most of the stage had been done before the kill before this one; or else this machine is faster now.
+            if attempt:
+                self.seconds[stage] = max(0.5, time.monotonic() - begun - self.seconds[DVC])
             self.rewind(stage)
         else:
             return kill
@@ -184,6 +187,10 @@ class Reference:
         """Processes that still work in the checkout."""
         root = str(self.checkout.root.resolve())
         return [found.pid for found in psutil.process_iter(["cwd"]) if found.info["cwd"] == root]
+
+
+def _failed(text: str) -> str:
+    return f"dvc repro: {text.strip()[-800:]}"
 
 
 def _send_kill(process: subprocess.Popen[bytes], mode: str) -> bool:
