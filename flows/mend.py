@@ -5,6 +5,7 @@ of processes that are gone it removes by itself.
 """
 
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,16 +13,17 @@ from pathlib import Path
 
 import yaml
 
+CONFLICT = b"<<<<<<< "  # git's mark
 SETTLED_SECONDS = 60.0  # DVC at work fills a new folder at once
 
 
 def mend(root: Path) -> list[str]:
-    """Remove files that a kill cut off and empty folders of the run cache from the project at `root`.
+    """Put back or remove files that a kill cut off, and empty folders of the run cache, in the project at `root`.
 
-    Without `dvc.lock`, DVC knows from its run cache what the stages had made.
+    With an older `dvc.lock` or none, DVC knows from its run cache what the stages have made since.
 
     Returns:
-        A sentence for everything removed.
+        A sentence for everything that was mended.
     """
     temporary = root / ".dvc" / "tmp"
     return [
@@ -44,8 +46,20 @@ def _cut_off(file: Path, read: Callable[[bytes], object], guard: Path) -> Iterat
     guard.parent.mkdir(parents=True, exist_ok=True)
     with suppress(LockError), make_lock(str(guard), tmp_dir=str(guard.parent)):  # not held: DVC is writing the file
         if not _readable(file, read):
-            file.unlink()
-            yield f"removed {file}: a kill had cut it off, and DVC stops at one that it cannot read"
+            yield f"{_put_back(file)}: a kill had cut it off, and DVC stops at one that it cannot read"
+
+
+def _put_back(file: Path) -> str:
+    """The file of the last commit; where git has none, there is none then."""
+    show = ["git", "show", f"HEAD:./{file.name}"]
+    committed = subprocess.run(show, cwd=file.parent, capture_output=True, check=False)
+    if committed.returncode:
+        file.unlink()
+        return f"removed {file}"
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_bytes(committed.stdout)
+    unfinished.replace(file)
+    return f"put back {file} of the last commit"
 
 
 def _readable(file: Path, read: Callable[[bytes], object]) -> bool:
@@ -59,6 +73,8 @@ def _readable(file: Path, read: Callable[[bytes], object]) -> bool:
 
 
 def _locked_stages(text: bytes) -> None:
+    if CONFLICT in text:  # the user's to resolve
+        return
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from voluptuous import Invalid
 

@@ -59,6 +59,24 @@ def test_a_lock_that_somebody_may_hold_stays(project: Path) -> None:
     assert lock.read_text(encoding="utf-8") == held
 
 
+def test_a_dvc_lock_that_is_committed_is_put_back(project: Path) -> None:
+    lock = project / "dvc.lock"
+    lock.write_text("schema: '2.0'\n", encoding="utf-8")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "--quiet"], ["add", "dvc.lock"], [*identity, "commit", "--quiet", "--message=one"]):
+        subprocess.run(["git", *arguments], cwd=project, check=True)
+    lock.write_text("", encoding="utf-8")
+    assert len(mend(project)) == 1
+    assert lock.read_text(encoding="utf-8") == "schema: '2.0'\n"
+
+
+def test_marks_of_a_conflict_are_the_users_to_resolve(project: Path) -> None:
+    lock = project / "dvc.lock"
+    lock.write_text("schema: '2.0'\n<<<<<<< HEAD\n=======\n>>>>>>> other\n", encoding="utf-8")
+    assert mend(project) == []
+    assert lock.exists()
+
+
 def test_a_dvc_lock_that_dvc_is_writing_stays(project: Path) -> None:
     (project / "dvc.lock").write_text("", encoding="utf-8")
     temporary = project / ".dvc" / "tmp"
