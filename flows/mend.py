@@ -79,7 +79,7 @@ def _locked_stages(text: bytes) -> None:
     from voluptuous import Invalid
 
     try:
-        COMPILED_LOCKFILE_SCHEMA(yaml.load(text, Loader=yaml.CSafeLoader))
+        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(text))
     except Invalid as error:
         raise ValueError("cut off") from error
 

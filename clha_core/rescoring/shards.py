@@ -35,6 +35,7 @@ SCORING_CODE = (
     "models/gpt_neox_reward.py",
     "models/loading.py",
     "models/sharded.py",
+    "models/zero3.py",
     "packing",
     "padding.py",
     "rescoring",
