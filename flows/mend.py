@@ -50,10 +50,10 @@ def _cut_off(file: Path, read: Callable[[bytes], object], guard: Path) -> Iterat
 
 
 def _put_back(file: Path) -> str:
-    """The file of the last commit; where git has none, there is none then."""
+    """The file of the last commit; where git has none, or that one is cut off too, there is none then."""
     show = ["git", "show", f"HEAD:./{file.name}"]
     committed = subprocess.run(show, cwd=file.parent, capture_output=True, check=False)
-    if committed.returncode:
+    if committed.returncode or committed.stdout == file.read_bytes():
         file.unlink()
         return f"removed {file}"
     unfinished = file.with_suffix(".unfinished")
