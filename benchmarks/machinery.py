@@ -1,39 +1,35 @@
 """What DVC, Prefect and the command line cost beside the steps: `make bench-machinery`, after `make pipeline`.
 
 Compared commands run in turns, and count by the CPU seconds of all their processes: on a machine that is busy with
-something else these stay what they are. A flow run is measured by the clock, less what Prefect says its steps took;
-how much slower the clock ran than the processor meanwhile is said beside it.
+something else these stay what they are. Flow runs are measured by the clock (flow_runs.py); how much slower that ran
+than the processor meanwhile is said beside it.
 """
 
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.flow_runs import cancelled_run, servers, unchanged_run
 from clha_core.errors import UserError
-from flows.guard import guarded, stop
 from flows.stage import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 7
+FLOW_ROUNDS = 5
 DVC = [sys.executable, "-m", "dvc"]
 HELP = [sys.executable, "-m", "clha_core", "--help"]
 # What the command line is written with: no help can be had for less.
 HELP_FLOOR = [sys.executable, "-c", "import typer, rich.console, pydantic, yaml"]
-PRESET = "sample"
-PORT, MLFLOW_PORT = 4290, 5090
-PATIENCE_SECONDS = 1800.0
+ONE_STAGE = STAGES[0]
 
 
 @dataclass(frozen=True)
@@ -93,47 +89,6 @@ def require_finished() -> None:
         raise UserError("`dvc repro` has something to do here: run `make pipeline` first.")
 
 
-def ask(path: str, body: object = None) -> Any:
-    """Prefect's answer."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/api{path}", data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
-
-
-def flow_overhead() -> tuple[float, float]:
-    """Seconds of a flow run in which nothing changed, from its start on: beside its steps, and of its steps.
-
-    The first run may find an empty cache of its own; the second counts.
-    """
-    command = [sys.executable, "-m", "flows.start", "--port", str(PORT), "--mlflow-port", str(MLFLOW_PORT)]
-    with ExitStack() as stack:
-        process = subprocess.Popen(
-            guarded(command), cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-        )
-        stack.callback(stop, process)
-        assert process.stderr is not None
-        said = b""
-        while b"Start runs" not in said:
-            line = process.stderr.readline()
-            if not line:
-                raise UserError(f"the servers did not start: {said.decode(errors='replace')}")
-            said += line
-        deployment = ask(f"/deployments/name/clha/{PRESET}")
-        for _ in range(2):
-            run_id = ask(f"/deployments/{deployment['id']}/create_flow_run", {})["id"]
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            while (run := ask(f"/flow_runs/{run_id}"))["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
-                if time.monotonic() > deadline:
-                    raise UserError("the flow run does not end")
-                time.sleep(1)
-            if run["state"]["type"] != "COMPLETED":
-                raise UserError(f"the flow run failed: {run['state']['message']}")
-        tasks = ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
-        steps = sum(task["total_run_time"] for task in tasks)
-        return run["total_run_time"] - steps, steps
-
-
 def main() -> None:
     """Measure and print a Markdown table."""
     require_finished()
@@ -141,23 +96,36 @@ def main() -> None:
         bare = make_bare_project(Path(scratch) / "bare", len(STAGES))
         repro = [*DVC, "repro"]
         costs = in_turns(
-            {"ours": (repro, ROOT), "bare": (repro, bare), "help": (HELP, ROOT), "floor": (HELP_FLOOR, ROOT)}
+            {
+                "ours": (repro, ROOT),
+                "one": ([*repro, "--single-item", ONE_STAGE], ROOT),
+                "bare": (repro, bare),
+                "help": (HELP, ROOT),
+                "floor": (HELP_FLOOR, ROOT),
+            }
         )
-    beside, steps = flow_overhead()
+    with servers(ROOT) as client:
+        unchanged_run(client)  # may find an empty cache of its own
+        runs = [unchanged_run(client) for _ in range(FLOW_ROUNDS)]
+        run = sorted(runs, key=lambda each: each.beside)[FLOW_ROUNDS // 2]
+        cancel = cancelled_run(client, ROOT)
     slowness = costs["help"].wall / costs["help"].cpu
-    ours, bare_cost, help_cost, floor = (costs[name] for name in ("ours", "bare", "help", "floor"))
+    ours, one, bare_cost, help_cost, floor = (costs[name] for name in ("ours", "one", "bare", "help", "floor"))
     rows = [
         ("No-op `dvc repro`", f"{ours.cpu:.2f} s", f"{bare_cost.cpu:.2f} s in a bare project of {len(STAGES)} stages",
          f"{ours.cpu / bare_cost.cpu:.2f}x"),
         ("`clha --help`", f"{help_cost.cpu:.2f} s", f"{floor.cpu:.2f} s to import what it is written with",
          f"{help_cost.cpu / floor.cpu:.2f}x"),
-        ("A flow run beside its steps", f"{beside:.1f} s on the clock", f"{steps:.1f} s for its steps, all cached",
-         f"{beside / steps:.2f}x"),
+        ("A flow run beside its steps", f"{run.beside:.1f} s on the clock",
+         f"{run.steps:.1f} s for its steps: all stages cached, and the registry", f"{run.beside / run.steps:.2f}x"),
+        ("DVC's start, once more for every stage that runs", f"{one.cpu:.2f} s", "", ""),
+        ("A flow run before its start", f"{run.waited:.1f} s on the clock", "", ""),
+        ("Cancel, until no process of a training run is left", f"{cancel:.1f} s on the clock", "", ""),
     ]  # fmt: skip
     print("| | cost | against | ratio |\n|---|--:|---|--:|")
     for row in rows:
         print(f"| {' | '.join(row)} |")
-    print(f"\nCPU seconds, but for the flow run. The clock ran {slowness:.1f} times as long as the processor.")
+    print(f"\nCPU seconds where not said. The clock ran {slowness:.1f} times as long as the processor.")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 from project import Project, clone_with_cache
 from servers import BUSY, MINUTE, RUN_MINUTES, Servers
 
+from benchmarks.flow_runs import processes_of, until
 from flows.gpu import GPU_LIMIT
 from flows.pipeline import SUMMARY_KEY, VERSION_KEY
 from flows.registry import CHAMPION_KEY, COMPARE_KEY, LIST_KEY
@@ -198,7 +199,7 @@ def test_the_registry_is_operated_from_prefect(servers: Servers, form_run: str) 
 
 def test_cancelling_a_run_ends_it_with_all_that_it_started(page: Page, servers: Servers) -> None:
     run_id = servers.start_run({"sft.max_steps": 1_000_000, "sft.epochs": 1_000_000.0})
-    tree = processes_of(servers, run_id, stage="sft")
+    tree = tree_of(servers, run_id, stage="sft")
     assert len(tree) >= 4, tree  # the flow, its guard, DVC, and the stage, which is a child of DVC
     page.goto(f"{servers.url}/v2/runs/flow-run/{run_id}")
     page.get_by_role("button", name="Open menu").click()
@@ -216,7 +217,7 @@ def test_a_run_whose_process_is_killed_has_crashed_and_retry_goes_on_from_the_st
     servers: Servers, form_run: str
 ) -> None:
     run_id = servers.start_run({**FORM_CHANGES, "evaluate.seed": 201})
-    tree = processes_of(servers, run_id, stage="evaluate")
+    tree = tree_of(servers, run_id, stage="evaluate")
     tree[0].kill()
     servers.wait(run_id, "CRASHED")
     _, alive = psutil.wait_procs(tree, timeout=MINUTE)
@@ -237,17 +238,6 @@ def test_a_run_whose_process_is_killed_has_crashed_and_retry_goes_on_from_the_st
         time.sleep(0.5)
 
 
-def processes_of(servers: Servers, run_id: str, stage: str) -> list[psutil.Process]:
+def tree_of(servers: Servers, run_id: str, stage: str) -> list[psutil.Process]:
     """The process of a flow run and all that it has started, the former first, as soon as the stage runs."""
-    workspaces = str(servers.project.root / ".clha" / "workspaces")
-    deadline = time.monotonic() + RUN_MINUTES
-    while True:
-        for found in psutil.process_iter(["cwd", "cmdline"]):
-            folder = found.info["cwd"] or ""
-            if folder.startswith(workspaces) and folder.endswith(run_id[:8]) and found.info["cmdline"][-1:] == [stage]:
-                chain = [found, *found.parents()]
-                (flow,) = [parent for parent in chain if "prefect.engine" in parent.cmdline()]
-                if chain.index(flow) >= 3:  # DVC's command line ends with the name of the stage too
-                    return [flow, *flow.children(recursive=True)]
-        assert time.monotonic() < deadline, servers.log(run_id)
-        time.sleep(0.2)
+    return until(lambda: processes_of(servers.project.root, run_id, stage), "the stage did not start")
