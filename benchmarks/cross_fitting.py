@@ -24,11 +24,11 @@ from clha_core import paths
 from clha_core.data.tables import read_rows
 from clha_core.models.loading import follow_pointer, load_tokenizer
 from clha_core.params import Params, load_params
-from clha_core.rescoring.rater import rescoring_rater
 from clha_core.reward_models.cross_fit import pair_rewards, train_cross_fitted
-from clha_core.reward_models.folds import Calibration, Folds, read_folds, write_folds
 from clha_core.reward_models.quality import label_quality
 from clha_core.sample.dialogues import LabelTruth, label_truth
+from clha_core.scoring.folds import Calibration, Folds, read_folds, write_folds
+from clha_core.scoring.rater import rescoring_rater
 from clha_core.stages.context import prepare_torch
 
 UNCALIBRATED = Calibration(zero=0.0, temperature=1.0)

@@ -20,7 +20,7 @@ from benchmarks.batches import PAD_ID, Row
 from benchmarks.hh_lengths import MAX_LENGTH
 from benchmarks.models import Shape, llama_config
 from clha_core.padding import pad_right
-from clha_core.rescoring.score import RewardScorer
+from clha_core.scoring.score import RewardScorer
 
 ROWS_PER_BATCH = 8
 TOKENS_PER_BATCH = 1024

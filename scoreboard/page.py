@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clha_core import plots
+from clha_core.reporting import plots
 from scoreboard import table, tuning
 from scoreboard.study import Study
 

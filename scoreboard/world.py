@@ -13,8 +13,8 @@ from clha_core.evaluation.generation import Generation, generate_responses
 from clha_core.evaluation.sampling import Sampling
 from clha_core.models.loading import load_policy, load_tokenizer, on_device
 from clha_core.params import Params
-from clha_core.rescoring.rater import evaluation_rater
 from clha_core.sample.gold import gold_reward
+from clha_core.scoring.rater import evaluation_rater
 from clha_core.stages import train as train_stage
 from clha_core.tokenization import encode_prompt
 

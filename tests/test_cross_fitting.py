@@ -17,12 +17,12 @@ from clha_core.digest import folder_digest
 from clha_core.errors import UserError
 from clha_core.models.loading import ModelSource
 from clha_core.params import Params
-from clha_core.rescoring.folded import FoldedRater
-from clha_core.rescoring.rater import Rater, RaterSpec
 from clha_core.reward_models import cross_fit
 from clha_core.reward_models.calibration import fit_calibration
 from clha_core.reward_models.cross_fit import Trained, pair_rewards, train_cross_fitted
-from clha_core.reward_models.folds import Calibration, Folds, fold_folder, read_folds, write_folds
+from clha_core.scoring.folded import FoldedRater
+from clha_core.scoring.folds import Calibration, Folds, fold_folder, read_folds, write_folds
+from clha_core.scoring.rater import Rater, RaterSpec
 
 TOKENIZER = tiny.tokenizer()
 ROWS = tiny.random_rows(40, seed=2)

@@ -20,7 +20,7 @@ from clha_core.data.tables import CANDIDATES_SCHEMA, write_table
 from clha_core.digest import folder_digest
 from clha_core.params import Params
 from clha_core.rescoring import shards
-from clha_core.rescoring.rater import Rater
+from clha_core.scoring.rater import Rater
 from clha_core.stages import rescore
 
 pytestmark = pytest.mark.slow

@@ -7,9 +7,9 @@ import tiny
 
 from clha_core.data.tables import RESCORED_SCHEMA
 from clha_core.errors import UserError
-from clha_core.rescoring.checks import check_finite, check_scores
 from clha_core.rescoring.rescore import rank_candidates
-from clha_core.rescoring.text_formats import reward_input_ids
+from clha_core.scoring.checks import check_finite, check_scores
+from clha_core.scoring.text_formats import reward_input_ids
 
 PAD_IS_EOS = tiny.tokenizer(pad="<eos>", chat=True)
 WITH_BOS = tiny.tokenizer(chat=True, bos="<bos>")

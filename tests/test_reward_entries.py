@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from clha_core.errors import UserError
 from clha_core.params import Params
-from clha_core.rescoring.entries import ENTRIES, find_entry, resolve
-from clha_core.rescoring.rater import Rater, evaluation_rater, rescoring_rater
+from clha_core.scoring.entries import ENTRIES, find_entry, resolve
+from clha_core.scoring.rater import Rater, evaluation_rater, rescoring_rater
 
 PLAIN = tiny.tokenizer()
 PAD_IS_EOS = tiny.tokenizer(pad="<eos>", chat=True)

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 
 from benchmarks.measure import cpu_peak
 from clha_core.errors import UserError
-from clha_core.rescoring.score import RewardScorer, cut_by_length
-from clha_core.rescoring.score_trees import score_trees, shared_length, tokens
+from clha_core.scoring.score import RewardScorer, cut_by_length
+from clha_core.scoring.score_trees import score_trees, shared_length, tokens
 
 Rows = list[list[list[int]]]
 PAD = 0  # of the models of 64 tokens; 1 is the EOS

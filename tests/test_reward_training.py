@@ -13,9 +13,9 @@ from trl import RewardTrainer
 
 from clha_core.models.loading import ModelSource
 from clha_core.params import RewardModelParams
-from clha_core.rescoring.score import RewardScorer
-from clha_core.rescoring.text_formats import reward_input_ids
 from clha_core.reward_models.training import BradleyTerryTrainer, bradley_terry_loss, train_reward_model
+from clha_core.scoring.score import RewardScorer
+from clha_core.scoring.text_formats import reward_input_ids
 
 SEPARATE_PAD = tiny.tokenizer()
 PAD_IS_EOS = tiny.tokenizer(pad="<eos>")

@@ -17,11 +17,11 @@ from clha_core.data.tables import CANDIDATES_SCHEMA, RESCORED_SCHEMA, write_tabl
 from clha_core.errors import UserError
 from clha_core.params import Params
 from clha_core.rescoring import shards
-from clha_core.rescoring.rater import rescoring_rater
 from clha_core.rescoring.rescore import rank_candidates
 from clha_core.rescoring.shards import SCORING_CODE, ShardStore, read_shards, scorer_digest
 from clha_core.rescoring.streamed import Rate, score_missing, write_ranked
 from clha_core.rescoring.workers import rate_here
+from clha_core.scoring.rater import rescoring_rater
 from clha_core.stages.rescore import _load, _load_elsewhere
 
 ROWS = [{name: row[name] for name in CANDIDATES_SCHEMA.names} for row in tiny.random_rows(23)]
@@ -163,7 +163,7 @@ def test_a_model_or_a_format_that_changes_changes_every_key(
 
 def test_all_code_that_computes_a_score_is_part_of_the_keys() -> None:
     """Tables are here the types of rows; what a row holds is in the key itself."""
-    imported = imported_by(Path("clha_core/rescoring/rater.py")) - {Path("clha_core/data/tables.py")}
+    imported = imported_by(Path("clha_core/scoring/rater.py")) - {Path("clha_core/data/tables.py")}
     needed = {path for path in imported if can_change_results(path)}
     named = [Path("clha_core") / name for name in SCORING_CODE]
     covered = {path for path in needed if path in named or path.parent in named}

@@ -7,7 +7,7 @@ from clha_core.assessment.blind import BlindSet
 from clha_core.assessment.votes import SKIP, VOTES_FORMAT
 from clha_core.judging.criteria import CRITERIA
 from clha_core.judging.labels import LABELS
-from clha_core.report_page import write_page
+from clha_core.reporting.page import write_page
 
 
 def write_assessment_page(blinded: BlindSet, path: Path) -> None:

@@ -16,8 +16,8 @@ from clha_core.models.loading import load_policy, load_tokenizer, on_device
 from clha_core.packing.scorer import ResponseScorer
 from clha_core.packing.trees import Tree, pack_trees
 from clha_core.params import Params
-from clha_core.rescoring.checks import check_scores
-from clha_core.rescoring.rater import evaluation_rater
+from clha_core.scoring.checks import check_scores
+from clha_core.scoring.rater import evaluation_rater
 from clha_core.tokenization import HH_GENERATION_PROMPT, encode_prompt, encode_row, hh_prompt
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from clha_core import plots
 from clha_core.errors import UserError
 from clha_core.evaluation.summary import (
     HUMAN,
@@ -21,7 +20,8 @@ from clha_core.evaluation.summary import (
 )
 from clha_core.evaluation.table import NOTHING, headline, label, reward_name, with_interval
 from clha_core.params import EvaluateParams, Params, flatten
-from clha_core.report_page import write_page
+from clha_core.reporting import plots
+from clha_core.reporting.page import write_page
 
 # What dvc.yaml names as parameters of the stage: others would be printed but not be kept up to date.
 SECTIONS = {"policy", "sft", "train", "evaluate"}

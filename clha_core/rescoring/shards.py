@@ -22,7 +22,7 @@ from clha_core.data.tables import CANDIDATES_SCHEMA, read_batches
 from clha_core.digest import file_digest, folder_digest
 
 if TYPE_CHECKING:  # brings torch, which a worker imports only when it loads a model
-    from clha_core.rescoring.rater import RaterSpec
+    from clha_core.scoring.rater import RaterSpec
 
 Rewards = list[list[float]]
 
@@ -32,14 +32,11 @@ ROWS_PER_SHARD = 512
 # What computes a score, files and folders. Scores that a bug left behind are not taken up by the code that mended it.
 SCORING_CODE = (
     "data/splits.py",
-    "models/gpt_neox_reward.py",
-    "models/loading.py",
-    "models/sharded.py",
-    "models/zero3.py",
+    "models",
     "packing",
     "padding.py",
     "rescoring",
-    "reward_models/folds.py",
+    "scoring",
     "tokenization.py",
 )
 

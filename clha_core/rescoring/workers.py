@@ -14,8 +14,8 @@ from threading import Thread
 from typing import Any, Protocol
 
 from clha_core.errors import UserError
-from clha_core.rescoring.checks import check_scores
 from clha_core.rescoring.shards import Rewards, Shard
+from clha_core.scoring.checks import check_scores
 
 # How often a shard is tried: what ends a worker once is an accident, what ends three is the shard or the machine.
 ATTEMPTS = 3

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from clha_core.reward_models.folds import Calibration
+from clha_core.scoring.folds import Calibration
 
 
 def fit_calibration(chosen: NDArray[np.float64], rejected: NDArray[np.float64]) -> Calibration:

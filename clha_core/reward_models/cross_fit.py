@@ -14,12 +14,12 @@ from clha_core.data.tables import labelled_pair
 from clha_core.errors import UserError
 from clha_core.models.loading import ModelSource
 from clha_core.params import RewardModelParams
-from clha_core.rescoring.checks import check_scores
-from clha_core.rescoring.folded import FoldedRater
-from clha_core.rescoring.rater import Rater, RaterSpec
 from clha_core.reward_models.calibration import fit_calibration
-from clha_core.reward_models.folds import Folds, fold_folder, write_folds
 from clha_core.reward_models.training import train_reward_model
+from clha_core.scoring.checks import check_scores
+from clha_core.scoring.folded import FoldedRater
+from clha_core.scoring.folds import Folds, fold_folder, write_folds
+from clha_core.scoring.rater import Rater, RaterSpec
 from clha_core.training.curves import curve_table
 
 Rows = Sequence[Mapping[str, Any]]

@@ -8,8 +8,8 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from clha_core import plots
-from clha_core.report_page import write_page
+from clha_core.reporting import plots
+from clha_core.reporting.page import write_page
 from clha_core.reward_models.quality import label_quality, reliability
 
 MODELS = {"reward": "Rescoring", "eval_reward": "Evaluation"}

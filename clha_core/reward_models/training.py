@@ -27,8 +27,8 @@ from clha_core.errors import UserError
 from clha_core.models.loading import ModelSource
 from clha_core.padding import pad_right
 from clha_core.params import RewardModelParams, RewardTrainParams
-from clha_core.rescoring.score import unused_token_id
-from clha_core.rescoring.text_formats import reward_input_ids
+from clha_core.scoring.score import unused_token_id
+from clha_core.scoring.text_formats import reward_input_ids
 
 
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor, center_rewards_coefficient: float) -> Tensor:

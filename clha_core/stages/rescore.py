@@ -7,10 +7,10 @@ from clha_core import paths
 from clha_core.errors import UserError
 from clha_core.params import Params
 from clha_core.rescoring.noise.report import report_noise
-from clha_core.rescoring.rater import RaterSpec, rescoring_rater
 from clha_core.rescoring.shards import scorer_digest, shard_store
 from clha_core.rescoring.streamed import Rate, score_missing, write_ranked
 from clha_core.rescoring.workers import RowRater, rate_here, rate_in_processes
+from clha_core.scoring.rater import RaterSpec, rescoring_rater
 from clha_core.stages.context import prepare_torch, write_metrics
 
 SPLITS = ("train", "validation")

@@ -11,12 +11,12 @@ from clha_core import paths
 from clha_core.data.tables import read_rows
 from clha_core.models.loading import follow_pointer, load_tokenizer, write_pointer
 from clha_core.params import TRAIN, Params
-from clha_core.rescoring.rater import RaterSpec, evaluation_rater, rescoring_rater
 from clha_core.reward_models.cross_fit import Trained, pair_rewards, train_cross_fitted
-from clha_core.reward_models.folds import Folds
 from clha_core.reward_models.identity import judge_rated_training_data
 from clha_core.reward_models.quality import label_quality
 from clha_core.reward_models.report import write_reward_report
+from clha_core.scoring.folds import Folds
+from clha_core.scoring.rater import RaterSpec, evaluation_rater, rescoring_rater
 from clha_core.stages.context import prepare_torch, write_metrics
 
 

@@ -15,7 +15,7 @@ from great_expectations.core import ExpectationSuiteValidationResult
 from great_expectations.render.renderer import ValidationResultsPageRenderer
 from great_expectations.render.view import DefaultJinjaPageView
 
-from clha_core.report_page import content_policy
+from clha_core.reporting.page import content_policy
 from clha_core.validation.frames import Frames
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib import rc_context
 
-from clha_core import plots
+from clha_core.reporting import plots
 from clha_core.rescoring.noise.measures import histogram_edges
 
 BINS = 40  # even: see histogram_edges

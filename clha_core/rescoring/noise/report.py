@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from clha_core.data.tables import RESCORED_SCHEMA, read_batches
 from clha_core.params import SampleParams
-from clha_core.report_page import write_page
+from clha_core.reporting.page import write_page
 from clha_core.rescoring.noise import figures, measures
 from clha_core.rescoring.noise.gap import gap_curve, gap_table
 from clha_core.rescoring.noise.pairs import TOTAL, Pairs, read_pairs

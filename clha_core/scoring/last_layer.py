@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import rotate_half
 
 from clha_core.packing.last_layer import STANDARD
-from clha_core.rescoring.score_trees import ScorePack
+from clha_core.scoring.score_trees import ScorePack
 
 GPT_NEOX = {"gpt_neox", "gpt_neox_reward_model"}
 

@@ -26,7 +26,7 @@ class RewardModelEntry:
 
     Attributes:
         models: hub ids, `*` stands for anything; a local folder is matched by its own name.
-        text_format: see `clha_core.rescoring.text_formats`, which says too what is cut from a text that is too long.
+        text_format: see `clha_core.scoring.text_formats`, which says too what is cut from a text that is too long.
         max_length: tokens that the model reads.
         dtype: of its weights.
         head: name of the module that makes the score; a checkpoint without it is another model. None: not checked.

@@ -14,12 +14,12 @@ from clha_core.digest import folder_digest
 from clha_core.errors import UserError
 from clha_core.models.loading import load_reward_model, load_tokenizer
 from clha_core.params import RewardModelParams
-from clha_core.rescoring.checks import check_finite
-from clha_core.rescoring.entries import Reading, RewardModelEntry, resolve
-from clha_core.rescoring.folded import FoldedRater
-from clha_core.rescoring.score import RewardScorer
-from clha_core.rescoring.text_formats import reward_input_ids
-from clha_core.reward_models.folds import FOLDS
+from clha_core.scoring.checks import check_finite
+from clha_core.scoring.entries import Reading, RewardModelEntry, resolve
+from clha_core.scoring.folded import FoldedRater
+from clha_core.scoring.folds import FOLDS
+from clha_core.scoring.score import RewardScorer
+from clha_core.scoring.text_formats import reward_input_ids
 
 # Rows tokenised at a time: enough for batches of equal lengths, and memory does not grow with the file.
 WINDOW = 1024
@@ -86,7 +86,7 @@ class Rater:
         """Reward of every candidate of every row (`prompt`, `responses`, `id`), in the rows' order of `responses`.
 
         A score does not depend on the other rows. Whether all scores together can be rewards is for
-        `clha_core.rescoring.checks.check_scores` to say, once they are together.
+        `clha_core.scoring.checks.check_scores` to say, once they are together.
 
         Args:
             description: of the progress bar; empty for none.
@@ -116,7 +116,7 @@ def rescoring_rater(folder: Path, params: RewardModelParams) -> RaterSpec:
     """The rater of the training data.
 
     Raises:
-        UserError: the parameters leave something to an entry that is not there, see `clha_core.rescoring.entries`.
+        UserError: the parameters leave something to an entry that is not there, see `clha_core.scoring.entries`.
     """
     return _spec(folder, params.model, params.text_format, params)
 

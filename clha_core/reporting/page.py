@@ -8,9 +8,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-_HERE = Path(__file__).parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _ENVIRONMENT = Environment(
-    loader=FileSystemLoader(_HERE),
+    loader=FileSystemLoader(_PACKAGE),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -25,7 +25,7 @@ def write_page(template: str, out: Path, *, script: str = "", **values: Any) -> 
         script: a file of JavaScript, named likewise; it is the only one that browsers run in the page.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    code = (_HERE / script).read_text(encoding="utf-8") if script else ""
+    code = (_PACKAGE / script).read_text(encoding="utf-8") if script else ""
     page = _ENVIRONMENT.get_template(template)
     text = page.render(policy=content_policy(code), script=Markup(code), **values)
     out.write_text(text.rstrip() + "\n", encoding="utf-8", newline="\n")

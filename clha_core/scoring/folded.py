@@ -5,12 +5,12 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from clha_core.reward_models.folds import fold_folder, read_folds
+from clha_core.scoring.folds import fold_folder, read_folds
 
 if TYPE_CHECKING:
     import torch
 
-    from clha_core.rescoring.rater import RaterSpec
+    from clha_core.scoring.rater import RaterSpec
 
 
 class FoldedRater:

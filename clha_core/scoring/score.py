@@ -16,9 +16,9 @@ from clha_core.packing.lean import lean_layers
 from clha_core.packing.redirect import redirected
 from clha_core.packing.support import attention_window, random_trees, use_trees, why_not
 from clha_core.padding import pad_right
-from clha_core.rescoring.entries import Reading
-from clha_core.rescoring.last_layer import last_layer_forward
-from clha_core.rescoring.score_trees import ScorePack, pack_to_score, score_trees, tokens
+from clha_core.scoring.entries import Reading
+from clha_core.scoring.last_layer import last_layer_forward
+from clha_core.scoring.score_trees import ScorePack, pack_to_score, score_trees, tokens
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class RewardScorer:
         pad_token_id: of its tokenizer.
         tokens_per_batch: tokens in one forward pass, at most; a text (or shared texts of a row) above it goes alone.
         max_length: tokens of the longest text.
-        reading: where the score comes from, see `clha_core.rescoring.entries`; sharing needs last_token.
+        reading: where the score comes from, see `clha_core.scoring.entries`; sharing needs last_token.
     """
 
     def __init__(

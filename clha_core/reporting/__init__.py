@@ -1,0 +1,1 @@
+"""What every report looks like: its page and its plots."""
