@@ -20,8 +20,8 @@ from benchmarks.hh_lengths import read_lengths
 from benchmarks.models import Shape, llama_config
 from benchmarks.scorers import word_tokenizer
 from clha_core.evaluation.generation import Generation, generate_responses
+from clha_core.evaluation.generation.decoding import Decoding, pad_left
 from clha_core.evaluation.generation.endings import ROLE_MARKERS, Endings
-from clha_core.evaluation.generation.prompts import pad_left
 from clha_core.evaluation.generation.whole_batches import whole_batches
 
 EOS_ID = 1
@@ -99,8 +99,7 @@ def length_sorted(model: EndingLlama, endings: Endings, tokens: int) -> Generato
     """Batches of similar length, of which each ends with its last answer: how ours treats models without slots."""
 
     def answer(prompts: Prompts) -> list[Generation]:
-        options = {"max_new_tokens": tokens, "batch_size": BATCH_SIZE, "pad_token_id": PAD_ID}
-        found = dict(whole_batches(model, endings, prompts, sampler=None, **options))
+        found = dict(whole_batches(model, prompts, Decoding(endings, tokens, BATCH_SIZE, None, PAD_ID)))
         return [found[index] for index in range(len(prompts))]
 
     return Generator("length-sorted", answer)

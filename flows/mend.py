@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from clha_core.replacing import replacing
+
 CONFLICT = b"<<<<<<< "  # git's mark
 SETTLED_SECONDS = 60.0  # DVC at work fills a new folder at once
 
@@ -56,9 +58,8 @@ def _put_back(file: Path) -> str:
     if committed.returncode or committed.stdout == file.read_bytes():
         file.unlink()
         return f"removed {file}"
-    unfinished = file.with_suffix(".unfinished")
-    unfinished.write_bytes(committed.stdout)
-    unfinished.replace(file)
+    with replacing(file) as partial:
+        partial.write_bytes(committed.stdout)
     return f"put back {file} of the last commit"
 
 

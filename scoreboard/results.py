@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clha_core.params import Params
+from clha_core.replacing import replacing
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -34,7 +35,5 @@ def read(path: Path, key: str) -> dict[str, Any] | None:
 
 def write(path: Path, result: dict[str, Any]) -> None:
     """Write a result whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")

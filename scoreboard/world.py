@@ -8,15 +8,13 @@ import numpy as np
 
 from clha_core import paths
 from clha_core.data.tables import read_rows
-from clha_core.evaluation.evaluate import choose_rows
+from clha_core.evaluation.evaluate import choose_rows, policy_and_prompts
 from clha_core.evaluation.generation import Generation, generate_responses
 from clha_core.evaluation.sampling import Sampling
-from clha_core.models.loading import load_policy, load_tokenizer, on_device
 from clha_core.params import Params
 from clha_core.sample.gold import gold_reward
 from clha_core.scoring.rater import evaluation_rater
 from clha_core.stages import train as train_stage
-from clha_core.tokenization import encode_prompt
 
 # The pipeline's own stages up to where methods part.
 STAGES = ("ingest", "policy", "reward_models", "sft", "candidates", "rescore")
@@ -69,13 +67,7 @@ class Judge:
         """By measure, a value for each prompt: evaluation reward of greedy answers and their length in tokens; for the
         embedded sample also their gold reward, and that of answers sampled at temperature 1.
         """
-        policy = self._params.policy
-        model = on_device(load_policy(folder, dtype=policy.dtype)).eval()
-        tokenizer = load_tokenizer(folder)
-        prompts = [
-            encode_prompt(tokenizer, row["prompt"], policy.prompt_format, policy.max_prompt_length)[0]
-            for row in self._rows
-        ]
+        model, tokenizer, prompts = policy_and_prompts(folder, self._params.policy, self._rows)
 
         def answers(sampling: Sampling | None) -> list[Generation]:
             evaluate = self._params.evaluate

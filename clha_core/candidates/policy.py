@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from clha_core.evaluation.generation.served import ServedPolicy, require_served
 from clha_core.evaluation.sampling import Sampling
 from clha_core.models.loading import POINTER, load_policy, load_tokenizer, on_device, write_pointer
 from clha_core.params import PolicyCandidatesParams, PolicyParams
+from clha_core.replacing import replacing
 from clha_core.tokenization import encode_prompt
 
 
@@ -140,7 +140,8 @@ class PolicySampler:
             sampling=self._sampling(batch),
             description=None,
         )
-        _write_whole(file, json.dumps([asdict(generation) for generation in generations]))
+        with replacing(file) as partial:
+            partial.write_text(json.dumps([asdict(generation) for generation in generations]), encoding="utf-8")
         return generations
 
     def _policy(self) -> PreTrainedModel:
@@ -154,11 +155,3 @@ def _seed(seed: int, prompt_ids: Sequence[int], sample: int) -> int:
     """The seed of one sample: another one for every prompt, whatever its row is called or what stands beside it."""
     text = json.dumps([seed, sample, list(prompt_ids)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """All or nothing, should the process be killed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)

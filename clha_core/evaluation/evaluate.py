@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clha_core.data.tables import labelled_pair
 from clha_core.digest import folder_digest
@@ -15,7 +16,7 @@ from clha_core.evaluation.generation.served import ServedPolicy
 from clha_core.models.loading import load_policy, load_tokenizer, on_device
 from clha_core.packing.scorer import ResponseScorer
 from clha_core.packing.trees import Tree, pack_trees
-from clha_core.params import Params
+from clha_core.params import Params, PolicyParams
 from clha_core.scoring.checks import check_scores
 from clha_core.scoring.rater import evaluation_rater
 from clha_core.tokenization import HH_GENERATION_PROMPT, encode_prompt, encode_row, hh_prompt
@@ -34,6 +35,18 @@ def choose_rows(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     for rank in range(max(map(len, by_subset.values()))):
         chosen += [subset[rank] for subset in by_subset.values() if rank < len(subset)]
     return chosen[:count]
+
+
+def policy_and_prompts(
+    folder: Path, policy: PolicyParams, rows: list[dict[str, Any]]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[list[int]]]:
+    """The policy in `folder`, ready to answer, its tokenizer, and the prompts of `rows` as it reads them."""
+    model = on_device(load_policy(folder, dtype=policy.dtype, trust_remote_code=policy.trust_remote_code)).eval()
+    tokenizer = load_tokenizer(folder, trust_remote_code=policy.trust_remote_code)
+    prompts = [
+        encode_prompt(tokenizer, row["prompt"], policy.prompt_format, policy.max_prompt_length)[0] for row in rows
+    ]
+    return model, tokenizer, prompts
 
 
 def protocol(params: Params, table: pd.DataFrame, reward_folder: Path) -> dict[str, Any]:
@@ -78,13 +91,7 @@ class Evaluator:
 
     def add_system(self, name: str, folder: Path) -> None:
         """Let the policy in `folder` answer every prompt, judge the answers, and see which label it finds likelier."""
-        policy = self.params.policy
-        model = on_device(load_policy(folder, dtype=policy.dtype, trust_remote_code=policy.trust_remote_code)).eval()
-        tokenizer = load_tokenizer(folder, trust_remote_code=policy.trust_remote_code)
-        prompts = [
-            encode_prompt(tokenizer, row["prompt"], policy.prompt_format, policy.max_prompt_length)[0]
-            for row in self.rows
-        ]
+        model, tokenizer, prompts = policy_and_prompts(folder, self.params.policy, self.rows)
         answers = self._answers(name, folder, model, tokenizer, prompts)
         finished = [answer.finished for answer in answers]
         self.columns[f"{name}_response"] = [answer.text for answer in answers]

@@ -6,7 +6,6 @@ crash, finds what is scored and scores the rest.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 import clha_core
 from clha_core.data.tables import CANDIDATES_SCHEMA, read_batches
 from clha_core.digest import file_digest, folder_digest
+from clha_core.replacing import replacing
+from clha_core.waiting import held
 
 if TYPE_CHECKING:  # brings torch, which a worker imports only when it loads a model
     from clha_core.scoring.rater import RaterSpec
@@ -104,7 +105,6 @@ class ShardStore:
     def write(self, key: str, rewards: Rewards) -> None:
         """Keep the rewards of a shard. The file is there in full, on the disk, or not at all."""
         body = json.dumps(rewards).encode()
-        self._folder.mkdir(parents=True, exist_ok=True)
         with replacing(self._file(key)) as partial:
             partial.write_bytes(_checksum(key, body) + b"\n" + body)
 
@@ -122,28 +122,7 @@ def _checksum(key: str, body: bytes) -> bytes:
 
 @contextmanager
 def shard_store(folder: Path) -> Iterator[ShardStore]:
-    """Have the shards of `folder` for oneself; while another process has them, say so and wait.
-
-    The lock is the operating system's: a process that dies gives it back.
-    """
+    """Have the shards of `folder` for oneself; while another process has them, say so and wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"waiting: another process is rescoring here ({folder})", flush=True)
-        lock.acquire()
-    try:
+    with held(FileLock(folder.with_suffix(".lock")), "another process is rescoring here"):
         yield ShardStore(folder)
-    finally:
-        lock.release()
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Where to write what shall be at `path`: it is moved there, flushed to the disk, when the block ends well."""
-    partial = path.with_name(f"{path.name}.part")
-    yield partial
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)

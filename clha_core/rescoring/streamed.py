@@ -9,8 +9,9 @@ from tqdm.auto import tqdm
 
 from clha_core.data.tables import RESCORED_SCHEMA, write_tables
 from clha_core.errors import UserError
+from clha_core.replacing import replacing
 from clha_core.rescoring.rescore import rank_candidates
-from clha_core.rescoring.shards import Rewards, Shard, ShardStore, read_shards, replacing
+from clha_core.rescoring.shards import Rewards, Shard, ShardStore, read_shards
 
 # Rates shards, of which the second argument says how many there are; gives their keys and rewards, in any order.
 Rate = Callable[[Iterator[Shard], int], Generator[tuple[str, Rewards]]]

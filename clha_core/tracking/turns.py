@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from clha_core import paths
 from clha_core.tracking.lineage import project_home
+from clha_core.waiting import held
 
 FINISHED_MODELS = "the records of finished models"
 DATABASE = "the MLflow database"
@@ -22,21 +23,11 @@ DATABASE = "the MLflow database"
 def turn(root: Path, subject: str) -> Iterator[None]:
     """Have `subject` for oneself; while another process has it, say so and wait. May be entered again inside.
 
-    The lock is the operating system's: a process that dies gives it back.
-
     Args:
         root: the checkout, or a workspace inside it.
         subject: FINISHED_MODELS or DATABASE.
     """
     file = project_home(root) / paths.SCRATCH / "locks" / subject.removeprefix("the ").replace(" ", "-")
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file, is_singleton=True)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"waiting: another run is busy with {subject} ({file})", flush=True)
-        lock.acquire()
-    try:
+    with held(FileLock(file, is_singleton=True), f"another run is busy with {subject}"):
         yield
-    finally:
-        lock.release()

@@ -35,6 +35,7 @@ from clha_core.training.metrics import RunningMeans, record_scores
 from clha_core.training.preference_data import EXAMPLES, tokenize_preferences
 from clha_core.training.reference import with_reference_logps
 from clha_core.training.sharded_trainer import ShardedTrainer
+from clha_core.training.split_loss import SplitLoss
 
 
 class CLHATrainer(ShardedTrainer):
@@ -125,9 +126,7 @@ class CLHATrainer(ShardedTrainer):
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self._means = {"train": RunningMeans(), "eval": RunningMeans(), "filler": RunningMeans()}
-        self._evaluated: list[Tensor] = []
-        self._eval_totals: Totals | None = None
-        self._eval_batch = self._eval_rows = 0
+        self._split: SplitLoss | None = None
         self._tokens, self._clock = 0, time.perf_counter()
 
     # --- one optimizer step ---------------------------------------------------------------------------------------
@@ -245,18 +244,14 @@ class CLHATrainer(ShardedTrainer):
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's, with the loss over the whole split: a mean of batch means would depend on the batches."""
-        self._evaluated.clear()
+        """The Trainer's, with the loss over the whole split."""
         rows = [Row(**row) for row in dataloader.dataset]
         rewards, lengths = reward_table(rows, self.candidates), length_table(rows, self.candidates)
-        self._eval_totals = self._totals({"rewards": rewards, "lengths": lengths})
-        self._eval_batch, self._eval_rows = self.accelerator.process_index, len(rows)
+        totals = self._totals({"rewards": rewards, "lengths": lengths})
+        self._split = SplitLoss(self.accelerator, len(rows), self.args.eval_batch_size, totals)
         output = super().evaluation_loop(dataloader, description, *args, **kwargs)
-        own = torch.stack(self._evaluated).sum().reshape(1)
-        name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
         assert output.metrics is not None
-        output.metrics[name] = self.accelerator.gather(own).sum().item()
-        self._eval_totals = None
+        output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = self._split.value()
         return output
 
     def prediction_step(
@@ -268,18 +263,15 @@ class CLHATrainer(ShardedTrainer):
     ) -> tuple[Tensor, None, None]:
         """The loss alone: logits of a whole evaluation would not fit into memory.
 
-        Where a split does not fill the batches of all processes, accelerate fills them with rows that were there
-        before. These do not count, but for one row of a batch without any other: all processes have to meet in it.
+        Of a batch without rows that count, one is computed all the same: all processes have to meet in it.
         """
-        rows = inputs["rows"].rows
-        left = max(0, self._eval_rows - self._eval_batch * self.args.eval_batch_size)
-        self._eval_batch += self.accelerator.num_processes
+        assert self._split is not None, "evaluation_loop() comes first"
+        counted = self._split.next_batch()
+        rows = inputs["rows"].rows[: max(counted, 1)]
         with torch.no_grad():
-            loss: Tensor = self._loss(
-                model, rows[: max(left, 1)], self._eval_totals or self._totals(inputs), "eval" if left else "filler"
-            )
+            loss = self._loss(model, rows, self._split.totals, "eval" if counted else "filler")
         self._means["eval"].add_nothing(self._means["filler"])
-        self._evaluated.append(loss.double() if left else torch.zeros_like(loss, dtype=torch.double))
+        self._split.add(loss if counted else torch.zeros_like(loss))
         return loss, None, None
 
     # --- the record -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clha_core.errors import UserError
 from clha_core.evaluation.generation.continuous import Continuous
+from clha_core.evaluation.generation.decoding import Decoding
 from clha_core.evaluation.generation.endings import ROLE_MARKERS, Endings, Generation, end_token_ids
 from clha_core.evaluation.generation.slots import has_slots
 from clha_core.evaluation.generation.whole_batches import whole_batches
@@ -56,23 +57,20 @@ def generate_responses(
             "The tokenizer has neither a padding nor an end-of-sequence token: set eos_token in its "
             "tokenizer_config.json."
         )
-    endings = Endings(tokenizer, eos_ids, stop_markers)
-    sampler = Sampler(sampling, max_new_tokens) if sampling else None
+    decoding = Decoding(
+        Endings(tokenizer, eos_ids, stop_markers),
+        max_new_tokens,
+        batch_size,
+        Sampler(sampling, max_new_tokens) if sampling else None,
+        pad_id,
+    )
     answer = Continuous if has_slots(model.config) else whole_batches
     answers: dict[int, Generation] = {}
     was_training = model.training
     model.eval()
     try:
         with tqdm(total=len(prompt_ids), desc=description, unit="prompt", disable=description is None) as progress:
-            for index, generation in answer(
-                model,
-                endings,
-                prompt_ids,
-                max_new_tokens=max_new_tokens,
-                batch_size=batch_size,
-                sampler=sampler,
-                pad_token_id=pad_id,
-            ):
+            for index, generation in answer(model, prompt_ids, decoding):
                 answers[index] = generation
                 progress.update()
     finally:

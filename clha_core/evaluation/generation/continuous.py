@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from clha_core.evaluation.generation.endings import Endings, Generation
-from clha_core.evaluation.generation.prompts import pad_left
+from clha_core.evaluation.generation.decoding import Decoding, longest_first, pad_left
+from clha_core.evaluation.generation.endings import Generation
 from clha_core.evaluation.generation.slots import SlotCache
-from clha_core.evaluation.sampling import Sampler
 
 PREFILL_TOKENS = 2048  # of prompts in one forward pass, more or less: bounds its memory
 REFILL_SHARE = 4  # one slot of so many has to be free before prompts are prefilled: few at a time waste a GPU
@@ -41,35 +40,19 @@ class Continuous:
 
     Args:
         model: one that `has_slots`, in evaluation mode.
-        endings: when an answer is whole.
         prompts: token ids, of one prompt at least, none of them empty.
-        max_new_tokens: of an answer, at most.
-        batch_size: slots.
-        sampler: None takes the likeliest token every time.
-        pad_token_id: any token; it is masked.
+        decoding: how they are answered; its batch has a slot for each.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        endings: Endings,
-        prompts: Sequence[list[int]],
-        *,
-        max_new_tokens: int,
-        batch_size: int,
-        sampler: Sampler | None,
-        pad_token_id: int,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[list[int]], decoding: Decoding) -> None:
         self.model = model
-        self.endings = endings
-        self.max_new_tokens = max_new_tokens
-        self.sampler = sampler
-        self.pad_token_id = pad_token_id
-        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        self.decoding = decoding
+        order = longest_first(prompts)
         self.waiting = deque(_Row(index, prompts[index]) for index in order)
         self.rows: list[_Row] = []  # those of the cache, in its order
-        self.slots = min(batch_size, len(prompts))
-        self.cache = SlotCache(model.config, self.slots, len(prompts[order[0]]), max_new_tokens, model.device)
+        self.slots = min(decoding.batch_size, len(prompts))
+        longest = len(prompts[order[0]])
+        self.cache = SlotCache(model.config, self.slots, longest, decoding.max_new_tokens, model.device)
         # Without it, the logits of a whole prompt are computed for the sake of its last token's.
         takes = inspect.signature(model.forward).parameters
         self.options = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
@@ -89,7 +72,7 @@ class Continuous:
 
     def _prefill(self, group: list[_Row]) -> Tensor:
         """The logits behind the prompts, whose keys and values go to the cache."""
-        input_ids, attention_mask = pad_left([row.prompt for row in group], self.pad_token_id)
+        input_ids, attention_mask = pad_left([row.prompt for row in group], self.decoding.pad_token_id)
         input_ids, attention_mask = input_ids.to(self.model.device), attention_mask.to(self.model.device)
         prefilled = DynamicCache(config=self.model.config)
         output = self.model(
@@ -122,21 +105,22 @@ class Continuous:
 
     def _choose(self, logits: Tensor, rows: list[_Row]) -> None:
         scores = logits.float()
-        if self.sampler is None:
+        if (sampler := self.decoding.sampler) is None:
             tokens = scores.argmax(-1)
         else:
-            tokens = self.sampler.draw(scores, [(row.index, len(row.generated)) for row in rows])
+            tokens = sampler.draw(scores, [(row.index, len(row.generated)) for row in rows])
         for row, token in zip(rows, tokens.tolist(), strict=True):
             row.generated.append(token)
 
     def _leave(self) -> Iterator[tuple[int, Generation]]:
         """Rows whose answers are done make room."""
+        endings = self.decoding.endings
         for place in reversed(range(len(self.rows))):
             row = self.rows[place]
-            finished = self.endings.reached(row.generated)
-            if not finished and len(row.generated) < self.max_new_tokens:
+            finished = endings.reached(row.generated)
+            if not finished and len(row.generated) < self.decoding.max_new_tokens:
                 continue
-            yield row.index, self.endings.generation(row.generated, finished=finished)
+            yield row.index, endings.generation(row.generated, finished=finished)
             last = self.rows.pop()
             if place < len(self.rows):
                 self.rows[place] = last

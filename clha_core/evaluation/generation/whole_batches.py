@@ -17,8 +17,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from clha_core.evaluation.generation.decoding import Decoding, longest_first, pad_left
 from clha_core.evaluation.generation.endings import Endings, Generation
-from clha_core.evaluation.generation.prompts import pad_left
 from clha_core.evaluation.sampling import Sampler
 
 
@@ -52,26 +52,21 @@ class _Draw(LogitsProcessor):
 
 
 def whole_batches(
-    model: PreTrainedModel,
-    endings: Endings,
-    prompts: Sequence[list[int]],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    sampler: Sampler | None,
-    pad_token_id: int,
+    model: PreTrainedModel, prompts: Sequence[list[int]], decoding: Decoding
 ) -> Iterator[tuple[int, Generation]]:
     """Every prompt's number with its answer, in batches of similar length; takes what `Continuous` takes."""
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    order, sampler, endings = longest_first(prompts), decoding.sampler, decoding.endings
     # do_sample stays off also where tokens are drawn: see _Draw.
-    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad_token_id)
+    config = GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens, do_sample=False, pad_token_id=decoding.pad_token_id
+    )
     own_config = model.generation_config
     # generate() fills every unset value from the model's own config, so that one has to be out of the way.
     model.generation_config = config
     try:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            input_ids, attention_mask = pad_left([prompts[index] for index in batch], pad_token_id)
+        for start in range(0, len(order), decoding.batch_size):
+            batch = order[start : start + decoding.batch_size]
+            input_ids, attention_mask = pad_left([prompts[index] for index in batch], decoding.pad_token_id)
             width = input_ids.shape[1]
             stop = _Stop(endings, width)
             generate: Any = model.generate  # its type is lost in the mixins
