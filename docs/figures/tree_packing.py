@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from clha_core.packing.trees import Tree, pack_trees
-from clha_core.plots import BLUE, GREEN, INK, ORANGE, RULE, STYLE
+from clha_core.reporting.plots import BLUE, GREEN, INK, ORANGE, RULE, STYLE
 
 PADDING = "#d9dce1"
 SIBLINGS = (ORANGE, GREEN)
