@@ -8,12 +8,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from project import Project, clone_with_cache
 
+from clha_core import paths
+from clha_core.digest import file_digest
+from clha_core.evaluation.evaluate import Evaluator
+from clha_core.params import load_params
+from clha_core.stages import evaluate, register
 from clha_core.tracking import outbox
-from clha_core.tracking.lineage import MODEL_DIGEST_TAG
-from clha_core.tracking.mlflow_tracker import connect, training_run
+from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG, MODEL_DIGEST_TAG
+from clha_core.tracking.mlflow_tracker import connect, run_of_model, training_run
 from reliability.servers import Server, free_port, mlflow_server
 
 pytestmark = pytest.mark.slow
@@ -126,3 +133,34 @@ def test_a_server_that_refuses_is_no_server_that_is_down(uri: str, make_params: 
         with pytest.raises(mlflow.MlflowException, match="already logged"):
             tracker.log_params({"train.margin": "2"})
     assert not list(outbox.outbox_folder(tmp_path).glob("*.jsonl"))
+
+
+def test_an_evaluation_during_which_mlflow_goes_away_is_in_the_record_once_the_model_is_registered(
+    server: Server,
+    uri: str,
+    pipeline: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = clone_with_cache(pipeline, tmp_path / "clone").root
+    params = load_params(root / "params.yaml")
+    connect(root, params.registry.experiment)
+    with run_of_model(params, root) as tracker:
+        run_id = tracker.run.info.run_id
+    table = Evaluator.table
+
+    def go_away(evaluator: Evaluator) -> pd.DataFrame:
+        server.kill()
+        return table(evaluator)
+
+    monkeypatch.setattr(Evaluator, "table", go_away)
+    evaluate.run(params, root)
+    assert "the evaluation is not in its record yet. `clha register` adds it." in capsys.readouterr().out
+
+    server.start()
+    assert EVALUATION_DIGEST_TAG not in MlflowClient().get_run(run_id).data.tags
+    assert register.run(params, root).run_id == run_id
+    record = MlflowClient().get_run(run_id).data
+    assert record.tags[EVALUATION_DIGEST_TAG] == file_digest(root / paths.EVALUATION_PROTOCOL)
+    assert "evaluate/total/reward" in record.metrics
