@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,26 @@ from dvc.lock import make_lock
 from flows.mend import mend
 
 STAGE = "stages:\n  one:\n    cmd: cp zero one\n    deps: [zero]\n    outs: [one]\n"
+LOCK_CHARACTERS = 251  # of the dvc.lock of this stage, whatever is in the files
+
+# DVC itself, killed while it writes FILE, after so many of its characters.
+KILLED = """
+import io, os, signal, sys
+from dvc.cli import main
+from dvc.utils.serialize import _yaml
+file, characters = sys.argv[1], int(sys.argv[2])
+write = _yaml._dump
+def write_some(data, stream):
+    if os.path.basename(stream.name) != file:
+        return write(data, stream)
+    text = io.StringIO()
+    write(data, text)
+    stream.write(text.getvalue()[:characters])
+    stream.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+_yaml._dump = write_some
+main(["repro"])
+"""
 
 
 def dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,6 +69,24 @@ def test_a_dvc_lock_that_a_kill_cut_off_is_made_again_without_running_anything(p
     assert len(mend(project)) == 1
     assert "is cached - skipping run" in dvc(project, "repro").stdout
     assert lock.read_text(encoding="utf-8") == whole
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.8, 0.99])
+@pytest.mark.parametrize("before", ["nothing", "another lock"])
+def test_a_kill_while_dvc_writes_its_lock_loses_nothing(project: Path, share: float, before: str) -> None:
+    lock = project / "dvc.lock"
+    if before == "another lock":
+        assert dvc(project, "repro").returncode == 0
+        (project / "zero").write_text("1", encoding="utf-8")
+    characters = int(share * LOCK_CHARACTERS)
+    killed = subprocess.run([sys.executable, "-c", KILLED, lock.name, str(characters)], cwd=project, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(lock.read_text(encoding="utf-8")) == characters
+    mend(project)
+    assert dvc(project, "repro").returncode == 0
+    assert (project / "one").read_text(encoding="utf-8") == (project / "zero").read_text(encoding="utf-8")
+    assert len(lock.read_text(encoding="utf-8")) == LOCK_CHARACTERS
+    assert "didn't change, skipping" in dvc(project, "repro").stdout
 
 
 def test_a_lock_that_somebody_may_hold_stays(project: Path) -> None:
