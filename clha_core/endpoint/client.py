@@ -1,7 +1,7 @@
 """A client of OpenAI-compatible endpoints for many requests: bounded concurrency, retries, answers kept on disk.
 
-The openai package retries what may pass (time-outs, 408, 409, 429, 5xx) with growing pauses, or as long as the server's
-Retry-After says. What is here decides when to ask again for a reply that is of no use, and when to stop altogether.
+What is here decides when to ask again for a reply that is of no use, and when to stop altogether; a single request and
+its errors are in exchange.py.
 """
 
 import asyncio
@@ -11,40 +11,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from openai import (
-    APIConnectionError,
-    APIResponseValidationError,
-    APIStatusError,
-    APITimeoutError,
-    AsyncOpenAI,
-    AuthenticationError,
-    BadRequestError,
-    InternalServerError,
-    NotFoundError,
-    OpenAI,
-    OpenAIError,
-    RateLimitError,
-)
-from openai.types import Completion
-from openai.types.chat import ChatCompletion
+from openai import AsyncOpenAI, OpenAI, OpenAIError
 from tqdm import tqdm
 
 from clha_core.addresses import public_address, without_secrets
+from clha_core.endpoint.exchange import DETAIL_CHARS, Exchange, Failed
 from clha_core.endpoint.request import Answer, Continuation, Reply, Request
 from clha_core.endpoint.store import ReplyStore
 from clha_core.errors import UserError
 
 OPENAI_URL = "https://api.openai.com/v1"
 UNAVAILABLE_IN_A_ROW = 20
-DETAIL_CHARS = 500
-
-
-class _Failed(Exception):
-    """A request came to nothing; `again` says that another try may help, `unavailable` that the server is to blame."""
-
-    def __init__(self, error: str, detail: str, *, again: bool = False, unavailable: bool = False) -> None:
-        super().__init__(detail)
-        self.error, self.detail, self.again, self.unavailable = error, detail, again, unavailable
 
 
 class Endpoint:
@@ -168,7 +145,6 @@ class _Asking:
         self.tries = parse_retries + 1
         self.progress = progress
         self.unavailable = 0  # requests in a row
-        self.limits: dict[str, str] = {}  # by model, what its servers call the limit of tokens
 
     async def answer_all(
         self, requests: dict[str, Request | Continuation], options: dict[str, Any]
@@ -182,7 +158,8 @@ class _Asking:
                 answers[key] = await self._answer(key, request)
                 self.progress.update()
 
-        async with AsyncOpenAI(**options) as self.client:
+        async with AsyncOpenAI(**options) as client:
+            self.exchange = Exchange(client, self.endpoint.address, self.endpoint.hidden)
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self.endpoint.concurrency, len(requests))):
@@ -196,7 +173,7 @@ class _Asking:
         for reply in replies:  # a parser that was mended may take what an older one refused
             try:
                 return _answer(replies, reply, value=self._value(reply), cached=True)
-            except _Failed as failed:
+            except Failed as failed:
                 if not failed.again:
                     return _answer(replies, reply, failed=failed, cached=True)
         failure = None
@@ -206,7 +183,7 @@ class _Asking:
                 self.store.add(key, len(replies), reply)
                 replies.append(reply)
                 return _answer(replies, reply, value=self._value(reply))
-            except _Failed as failed:
+            except Failed as failed:
                 failure = failed
                 if not failed.again:
                     break
@@ -214,18 +191,18 @@ class _Asking:
 
     def _value(self, reply: Reply) -> Any:
         if reply.refusal is not None:
-            raise _Failed("refused", f"{reply.model} refused: {reply.refusal[:DETAIL_CHARS]}")
+            raise Failed("refused", f"{reply.model} refused: {reply.refusal[:DETAIL_CHARS]}")
         if not reply.text and reply.finish_reason == "content_filter":
-            raise _Failed("refused", f"a content filter took the answer of {reply.model}.")
+            raise Failed("refused", f"a content filter took the answer of {reply.model}.")
         try:
             return self.parse(reply.text)
         except ValueError as error:
-            raise _Failed("unparsed", str(error)[:DETAIL_CHARS], again=True) from None
+            raise Failed("unparsed", str(error)[:DETAIL_CHARS], again=True) from None
 
     async def _ask(self, request: Request | Continuation, attempt: int) -> Reply:
         try:
-            completion = await self._completion(request, attempt)
-        except _Failed as failed:
+            reply = await self.exchange.reply(request, attempt)
+        except Failed as failed:
             # Many in a row: the server is gone, and every further request would wait out all of its retries.
             self.unavailable = self.unavailable + 1 if failed.unavailable else 0
             if self.unavailable >= max(UNAVAILABLE_IN_A_ROW, 2 * self.endpoint.concurrency):
@@ -236,42 +213,7 @@ class _Asking:
                 ) from None
             raise
         self.unavailable = 0
-        return _reply(completion, request.model)
-
-    async def _completion(self, request: Request | Continuation, attempt: int) -> Any:
-        limit = self.limits.get(request.model, "max_tokens")
-        try:
-            if isinstance(request, Continuation):
-                return await self.client.completions.create(**request.body(attempt, limit))
-            return await self.client.chat.completions.create(**request.body(attempt, limit))
-        except (AuthenticationError, NotFoundError) as error:
-            raise UserError(
-                f"{self.endpoint.address} refuses model {request.model!r} or the key: {self._detail(error)} Check "
-                "both and the URL; they come from the parameters and from the environment."
-            ) from None
-        except BadRequestError as error:
-            # What newer models of OpenAI call the limit, while most other servers know the older name only.
-            if error.param == "max_tokens" and limit == "max_tokens":
-                self.limits[request.model] = "max_completion_tokens"
-                return await self._completion(request, attempt)
-            raise _Failed("rejected", self._detail(error)) from None
-        except RateLimitError as error:
-            if error.code == "insufficient_quota":
-                raise UserError(f"{self.endpoint.address} wants to be paid first: {self._detail(error)}") from None
-            raise _Failed("rate_limited", self._detail(error), unavailable=True) from None
-        except InternalServerError as error:
-            raise _Failed("server_error", self._detail(error), unavailable=True) from None
-        except APIStatusError as error:
-            raise _Failed("rejected", self._detail(error)) from None
-        except APITimeoutError as error:
-            raise _Failed("timeout", self._detail(error), unavailable=True) from None
-        except APIConnectionError as error:
-            raise _Failed("connection", self._detail(error.__cause__ or error), unavailable=True) from None
-        except (APIResponseValidationError, ValueError) as error:  # what comes is no JSON
-            raise _Failed("bad_reply", self._detail(error), again=True) from None
-
-    def _detail(self, error: BaseException) -> str:
-        return self.endpoint.hidden(error)
+        return reply
 
 
 def _address_and_key(name: str) -> tuple[str, str]:
@@ -287,37 +229,8 @@ def _address_and_key(name: str) -> tuple[str, str]:
     return url, key
 
 
-def _reply(completion: Any, model: str) -> Reply:
-    """What is of use in a completion.
-
-    Raises:
-        _Failed: there is nothing: another kind of page, an error under status 200, no choices, text that is none.
-    """
-    known = isinstance(completion, ChatCompletion | Completion)
-    choice = completion.choices[0] if known and completion.choices else None
-    message = choice.message if isinstance(completion, ChatCompletion) and choice else None
-    content = message.content if message else getattr(choice, "text", None)
-    if choice is None or (message is None and content is None):
-        shown = completion.to_json(indent=None) if known else str(completion)
-        raise _Failed("bad_reply", f"not a completion: {shown[:DETAIL_CHARS]}", again=True)
-    text = content or ""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise _Failed("bad_reply", "the text has half a surrogate pair (a broken emoji).", again=True) from None
-    usage = completion.usage
-    return Reply(
-        text=text,
-        refusal=message.refusal if message else None,
-        finish_reason=choice.finish_reason,
-        model=completion.model or model,
-        prompt_tokens=usage.prompt_tokens if usage else None,
-        completion_tokens=usage.completion_tokens if usage else None,
-    )
-
-
 def _answer(
-    replies: list[Reply], reply: Reply | None, *, value: Any = None, failed: _Failed | None = None, cached: bool = False
+    replies: list[Reply], reply: Reply | None, *, value: Any = None, failed: Failed | None = None, cached: bool = False
 ) -> Answer:
     return Answer(
         text=reply.text if reply else "",
