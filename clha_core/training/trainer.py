@@ -5,17 +5,16 @@ import functools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from clha_core.errors import UserError
 from clha_core.losses import Totals, reward_gap_at_quantile
-from clha_core.models.sharded import is_sharded, sharded_loading, sharding_wanted, without_accelerates_fsdp
+from clha_core.models.sharded import is_sharded
 from clha_core.models.zero3 import has_partitions, size
 from clha_core.packing.budget import cut, cut_into
 from clha_core.packing.scorer import ResponseScorer
@@ -32,6 +31,7 @@ from clha_core.training.batches import (
 from clha_core.training.config import NEEDS_REFERENCE, CLHAConfig
 from clha_core.training.methods import Scores, method_loss
 from clha_core.training.metrics import RunningMeans, record_scores
+from clha_core.training.policy import trained_policy
 from clha_core.training.preference_data import EXAMPLES, tokenize_preferences
 from clha_core.training.reference import with_reference_logps
 from clha_core.training.sharded_trainer import ShardedTrainer
@@ -77,20 +77,7 @@ class CLHATrainer(ShardedTrainer):
     ) -> None:
         if processing_class is None:
             raise UserError("CLHATrainer needs processing_class: the tokenizer of the model.")
-        if isinstance(model, str | Path):
-            options = sharded_loading(args.mixed_precision)
-            with without_accelerates_fsdp():
-                model = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True, **options)
-        if sharding_wanted() and not is_sharded(model):
-            raise UserError(
-                "This model was read whole in every process, so FSDP would divide it too late: give CLHATrainer its "
-                "name or its folder, or start with configs/ddp.yaml."
-            )
-        policy: nn.Module = model
-        if peft_config is not None:
-            from peft import get_peft_model
-
-            policy = get_peft_model(model, peft_config)
+        policy = trained_policy(model, args.mixed_precision, peft_config)
         tokenized = {
             name: tokenize_preferences(rows, processing_class, args, name)
             for name, rows in (("train", train_dataset), ("validation", eval_dataset))
