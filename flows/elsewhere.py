@@ -6,8 +6,10 @@ MLFLOW_TRACKING_URI if trainings shall be recorded where the run is. `python -m 
 
 import os
 import time
+from contextlib import suppress
 from uuid import UUID
 
+import httpx
 from prefect import flow, get_client, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State
@@ -27,6 +29,7 @@ from flows.step import state_of
 from flows.workspace import HOME, WORKSPACES, Workspace
 
 POLL_SECONDS = 1.0
+SERVERS_FAULT = 500  # and above
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
@@ -56,7 +59,7 @@ def run_elsewhere(stage: str, pool: str, workspace: Workspace, exchange: Exchang
     try:
         run = _ended(run.id)
     except BaseException:  # cancellation is not an Exception
-        with get_client(sync_client=True) as client:
+        with get_client(sync_client=True) as client, suppress(httpx.HTTPError):
             client.set_flow_run_state(run.id, Cancelling(message="The run that it is a step of was ended."))
         raise
     state = run.state
@@ -67,12 +70,22 @@ def run_elsewhere(stage: str, pool: str, workspace: Workspace, exchange: Exchang
 
 
 def _ended(run_id: UUID) -> FlowRun:
-    """The run, when it has ended; what it waits for is logged."""
+    """The run, when it has ended; what it waits for is logged.
+
+    A server that is away is waited for: the step goes on at its worker, and the time until then is not lost.
+    """
     logger = get_run_logger()
     told = None
     with get_client(sync_client=True) as client:
         while True:
-            run = client.read_flow_run(run_id)
+            try:
+                run = client.read_flow_run(run_id)
+            except httpx.HTTPError as error:  # what Prefect's client raises after a minute of its own retries
+                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < SERVERS_FAULT:
+                    raise
+                logger.warning("Prefect does not answer (%s): waiting for it, the step goes on meanwhile", error)
+                time.sleep(POLL_SECONDS)
+                continue
             if run.state is not None and run.state.is_final():
                 return run
             if run.state is not None and run.state.name != told:
@@ -82,7 +95,7 @@ def _ended(run_id: UUID) -> FlowRun:
             time.sleep(POLL_SECONDS)
 
 
-@flow(name=STEP_FLOW, persist_result=False)
+@flow(name=STEP_FLOW, persist_result=False, log_prints=True)
 def clha_step(stage: str, run_name: str, origin: dict[str, str]) -> State[None]:
     """One step of a run that was started elsewhere; you need not start this yourself.
 
@@ -96,14 +109,15 @@ def clha_step(stage: str, run_name: str, origin: dict[str, str]) -> State[None]:
     exchange = exchange_of(HOME, run_name)
     name = f"{run_name}-{stage}"
     workspace = Workspace(HOME, HOME / WORKSPACES / name, name)
-    if workspace.is_new:
-        workspace.create(exchange.fetch)
-    exchange.take(workspace.root)
-    logger.info("Workspace of this step: %s", workspace.root)
-    for linked in workspace.link_local_inputs(load_params(workspace.root / PARAMS)):
-        logger.info("%s is not in git: the step reads it from the checkout of this machine", linked)
-    ran = repro(stage, workspace.root, os.environ, logger.info, pull=True)
-    push_outputs(workspace.root, [stage])
-    exchange.give(workspace.root)
-    workspace.remove()
+    with workspace.alone():
+        if workspace.is_new:
+            workspace.create(exchange.fetch)
+        exchange.take(workspace.root)
+        logger.info("Workspace of this step: %s", workspace.root)
+        for linked in workspace.link_local_inputs(load_params(workspace.root / PARAMS)):
+            logger.info("%s is not in git: the step reads it from the checkout of this machine", linked)
+        ran = repro(stage, workspace.root, os.environ, logger.info, pull=True)
+        push_outputs(workspace.root, [stage])
+        exchange.give(workspace.root)
+        workspace.remove()
     return state_of(ran)

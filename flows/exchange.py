@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clha_core import paths
@@ -17,6 +17,7 @@ from clha_core.errors import UserError
 from flows.workspace import dvc, run
 
 STATE = (paths.PARAMS.as_posix(), "dvc.lock")
+REMOTE = "exchange"
 REFERENCES = "refs/clha/runs"  # no branch: nobody's clone fetches them unasked
 
 
@@ -24,7 +25,7 @@ REFERENCES = "refs/clha/runs"  # no branch: nobody's clone fetches them unasked
 class Exchange:
     """The place where the steps of a run meet: a reference of the git remote."""
 
-    remote: str
+    remote: str = field(repr=False)
     reference: str
 
     def give(self, root: Path) -> None:
@@ -38,7 +39,7 @@ class Exchange:
             tree = run(["git", "write-tree"], root, environment).strip()
         message = f"State of {self.reference}"
         commit = run(["git", "commit-tree", tree, "-p", "HEAD", "-m", message], root).strip()
-        run(["git", "push", "--quiet", self.remote, f"+{commit}:{self.reference}"], root)
+        self._git(root, "push", "--quiet", REMOTE, f"+{commit}:{self.reference}")
 
     def take(self, root: Path) -> None:
         """Make the state that is there the one of the workspace at `root`."""
@@ -52,12 +53,18 @@ class Exchange:
         Returns:
             The commit of the project that the run works on.
         """
-        run(["git", "fetch", "--quiet", "--no-tags", self.remote, f"+{self.reference}:{self.reference}"], root)
+        self._git(root, "fetch", "--quiet", "--no-tags", REMOTE, f"+{self.reference}:{self.reference}")
         return run(["git", "rev-parse", f"{self.reference}^"], root).strip()
 
     def remove(self, root: Path) -> None:
         """The run has ended: its experiment has all of it."""
-        run(["git", "push", "--quiet", self.remote, f":{self.reference}"], root)
+        self._git(root, "push", "--quiet", REMOTE, f":{self.reference}")
+
+    def _git(self, root: Path, *arguments: str) -> None:
+        """Git with the remote by name: its address may have a password in it, and commands are seen and logged."""
+        place = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
+        named = {f"GIT_CONFIG_KEY_{place}": f"remote.{REMOTE}.url", f"GIT_CONFIG_VALUE_{place}": self.remote}
+        run(["git", *arguments], root, {**os.environ, "GIT_CONFIG_COUNT": str(place + 1), **named})
 
 
 def exchange_of(home: Path, name: str) -> Exchange:

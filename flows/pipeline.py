@@ -91,7 +91,7 @@ def run_stages(workspace: Workspace, pool_of: Mapping[str, str]) -> dict[str, St
     return states
 
 
-@flow(name=PIPELINE, persist_result=False)
+@flow(name=PIPELINE, persist_result=False, log_prints=True)
 def clha(params: FormParams, pools: str = "") -> State[None]:
     """From preference data to an aligned, evaluated and registered model.
 
@@ -109,21 +109,21 @@ def clha(params: FormParams, pools: str = "") -> State[None]:
             "This run uses the last commit. Not committed, so not in it: %s. Commit and start again to run them.",
             ", ".join(changed),
         )
-    if workspace.is_new:
-        workspace.create()
-    logger.info("Workspace of this run: %s", workspace.root)
-    workspace.write_params(params)
-    for linked in workspace.link_local_inputs(params):
-        logger.info("%s is not in git: the run reads it from your checkout", linked)
-
-    try:
-        states = run_stages(workspace, pool_of)
-        link = register(params, workspace)
-        workspace.save_experiment()
-    except BaseException:
-        logger.warning("The workspace stays as it is: %s. Retry goes on from there.", workspace.root)
-        raise
-    workspace.remove()
+    with workspace.alone():
+        if workspace.is_new:
+            workspace.create()
+        logger.info("Workspace of this run: %s", workspace.root)
+        workspace.write_params(params)
+        for linked in workspace.link_local_inputs(params):
+            logger.info("%s is not in git: the run reads it from your checkout", linked)
+        try:
+            states = run_stages(workspace, pool_of)
+            link = register(params, workspace)
+            workspace.save_experiment()
+        except BaseException:
+            logger.warning("The workspace stays as it is: %s. Retry goes on from there.", workspace.root)
+            raise
+        workspace.remove()
     logger.info(
         "Kept as DVC experiment %s: `dvc exp show` compares it, `dvc exp apply %s` puts it into your checkout.",
         workspace.name,

@@ -69,7 +69,8 @@ def repro(
             for sentence in mended:
                 log(sentence)
             continue
-        if not any(BUSY.search(line) for line in tail):
+        # A stage that was started was not kept waiting, whatever locks it may speak of itself.
+        if started or not any(BUSY.search(line) for line in tail):
             raise StageFailed(f"{stage}: {cause_of(list(tail)) or f'exit status {status}'}")
         if not waiting:
             log(f"waiting: another DVC command is busy in {root}; {stage} goes on when it has ended")
@@ -89,10 +90,10 @@ def unchanged_stages(root: Path, environment: Mapping[str, str]) -> set[str]:
 
 
 def would_run(stage: str, root: Path, environment: Mapping[str, str]) -> bool:
-    """Whether `repro` would run the stage, as far as DVC can tell without looking into its run cache."""
+    """Whether `repro` would run the stage, as far as DVC knows without looking into its run cache; in doubt, yes."""
     lines: list[str] = []
-    run_guarded(_command(stage, "--dry"), root, environment, lines.append)
-    return any(map(RUNNING.match, lines))
+    failed = run_guarded(_command(stage, "--dry"), root, environment, lines.append)
+    return failed != 0 or any(map(RUNNING.match, lines))
 
 
 def _command(stage: str, *options: str) -> list[str]:

@@ -9,17 +9,20 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from configparser import ConfigParser
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from filelock import FileLock
 
 from clha_core import paths
 from clha_core.errors import UserError
 from clha_core.params import Params, flatten
 from clha_core.params.rewrite import rewrite_params
+from clha_core.waiting import held
 from flows.mend import mend_cache
 
 HOME = Path(__file__).resolve().parents[1]  # the user's own checkout
@@ -41,7 +44,20 @@ class Workspace:
 
     @property
     def is_new(self) -> bool:
-        return not self.root.exists()
+        """Whether there is none yet, or a kill left half of one."""
+        return not self.root.exists() or self._unfinished.exists()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the workspace for oneself; a process of the same run that is still at work is waited for.
+
+        There is one where Prefect took a run for dead because its server was away, and somebody said Retry.
+        """
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        with held(FileLock(self._lock), "another process of this run is still at work"):
+            # Of processes that are gone, by their numbers, which in a container soon are those of others.
+            (self.root / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
+            yield
 
     def create(self, fetch: Callable[[Path], str] | None = None) -> None:
         """Clone the last commit, next to the user's DVC cache, with what DVC already has of it.
@@ -58,6 +74,9 @@ class Workspace:
         settings = {"core.hooksPath": os.devnull, **self._identity()}
         options = [f"--config={key}={value}" for key, value in settings.items()]
         clone = ["git", "clone", "--quiet", "--no-checkout", "--origin", "checkout", *options]
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        self._unfinished.touch()
+        shutil.rmtree(self.root, ignore_errors=True)
         try:
             run([*clone, str(self.home), str(self.root)], self.home)
             run(["git", "checkout", "--quiet", "--detach", fetch(self.root) if fetch else commit], self.root)
@@ -65,9 +84,10 @@ class Workspace:
             dvc(self.root, "checkout", "--allow-missing")
             self._share(paths.KEPT_CANDIDATES)
             self._share(paths.KEPT_ANSWERS)
-        except BaseException:  # half a workspace would be taken for a whole one at the next try
+        except BaseException:
             shutil.rmtree(self.root, ignore_errors=True)
             raise
+        self._unfinished.unlink()
 
     def _configure(self) -> None:
         """DVC's settings of the user's checkout that are not in git, its cache, and its remotes that are folders.
@@ -171,6 +191,15 @@ class Workspace:
     def remove(self) -> None:
         """Remove the clone; what DVC cached and saved stays."""
         shutil.rmtree(self.root)
+        self._lock.unlink(missing_ok=True)
+
+    @property
+    def _lock(self) -> Path:
+        return self.root.with_name(f"{self.root.name}.lock")
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.root.with_name(f"{self.root.name}.unfinished")
 
 
 def workspace_of(home: Path, run_name: str, run_id: str) -> Workspace:

@@ -40,8 +40,14 @@ def lives(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
+# As the launcher of a training with several processes starts each of them.
+OWN_SESSION = "import os; os.setsid(); "
+
+
+@pytest.mark.parametrize("session", ["", OWN_SESSION], ids=["in its group", "in a session of its own"])
 @pytest.mark.parametrize("child", [CHILD, STUBBORN], ids=["obeys", "ignores SIGTERM"])
-def test_stopping_it_ends_what_the_command_started(tmp_path: Path, child: str) -> None:
+def test_stopping_it_ends_what_the_command_started(tmp_path: Path, child: str, session: str) -> None:
+    child = session + child
     process = subprocess.Popen(guarded(family(tmp_path / "pid", child)), start_new_session=True)
     grandchild = pid_in(tmp_path / "pid")
     stop(process)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.lock import make_lock
 from toy_project import FAILING_STAGE, make_toy_project
 
 from flows.stage import STAGES, StageFailed, cause_of, repro, unchanged_stages, would_run
@@ -89,6 +90,20 @@ def test_a_busy_dvc_is_waited_for_with_a_message(tmp_path: Path) -> None:
     assert repro("slow", project, os.environ, listen) is False
     assert first.wait() == 0
     assert sum("waiting: " in line for line in lines) == 1
+
+
+def test_a_stage_that_speaks_of_a_lock_of_its_own_has_failed(tmp_path: Path) -> None:
+    locked = "\n  locked:\n    cmd: 'echo Unable to acquire lock >&2; exit 1'\n    outs: [never]\n"
+    project = make_toy_project(tmp_path / "project", "train: {margin: 3}\n", locked)
+    with pytest.raises(StageFailed, match="Unable to acquire lock"):
+        repro("locked", project, os.environ, str)
+
+
+def test_a_look_that_fails_does_not_say_that_nothing_would_run(toy: Path) -> None:
+    repro("double", toy, os.environ, str)
+    temporary = toy / ".dvc" / "tmp"
+    with make_lock(str(temporary / "lock"), tmp_dir=str(temporary)):
+        assert would_run("double", toy, os.environ)
 
 
 def test_the_error_of_a_failed_stage_is_the_stages_own(toy: Path) -> None:

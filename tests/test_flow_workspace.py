@@ -1,12 +1,15 @@
 """A run has a checkout of its own: the user's is not touched, and what runs made is found again."""
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from hypothesis import given
@@ -159,6 +162,68 @@ def test_a_retried_run_comes_back_to_its_workspace(toy: Path) -> None:
     workspace_of(toy, "run", "12345678-x").create()
     assert not workspace_of(toy, "run", "12345678-x").is_new
     assert workspace_of(toy, "run", "87654321-x").is_new
+
+
+# The process that creates a workspace is killed between its clone and its files.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import flows.workspace as workspace
+run = workspace.run
+def run_or_die(command, *others):
+    if command[:2] == ["git", "checkout"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run(command, *others)
+workspace.run = run_or_die
+workspace.workspace_of(Path(sys.argv[1]), "run", "1").create()
+"""
+
+
+def test_half_a_workspace_that_a_kill_left_is_made_anew(toy: Path, make_params: Callable[..., Params]) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, toy], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    workspace = workspace_of(toy, "run", "1")
+    assert workspace.root.exists()
+    assert workspace.is_new
+    workspace.create()
+    assert not workspace.is_new
+    workspace.write_params(make_params())
+    stages_to_make(workspace)
+
+
+ALONE = """
+import sys, time
+from pathlib import Path
+from flows.workspace import workspace_of
+with workspace_of(Path(sys.argv[1]), "run", "1").alone():
+    print("alone", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_of_one_run_are_never_in_its_workspace_at_once(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = workspace_of(toy, "run", "1")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", ALONE, toy], cwd=ROOT, text=True, **pipes) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "alone\n"
+        Timer(0.5, other.communicate).start()
+        with workspace.alone():
+            assert other.wait() == 0
+    assert "waiting: another process of this run is still at work" in capsys.readouterr().out
+
+
+def test_a_lock_of_dvc_that_a_process_left_behind_is_no_lock_in_a_workspace_of_ones_own(toy: Path) -> None:
+    workspace = workspace_of(toy, "run", "1")
+    workspace.create()
+    alive = {"pid": os.getpid(), "cmd": "dvc repro, in a container that is gone"}
+    lock = {str(workspace.root / "doubled.txt"): {"write": alive}}
+    (workspace.root / ".dvc" / "tmp").mkdir(exist_ok=True)
+    (workspace.root / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(lock), encoding="utf-8")
+    with workspace.alone():
+        stages_to_make(workspace)
 
 
 def test_comments_of_params_yaml_stay(toy: Path, make_params: Callable[..., Params]) -> None:
