@@ -1,6 +1,5 @@
 """`python -m flows.start`: Prefect's server, MLflow's server and the flows, on this machine only, until Ctrl-C."""
 
-import argparse
 import os
 import signal
 import socket
@@ -14,7 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 
@@ -29,6 +30,7 @@ from flows.quiet_ui import remove_telemetry_key
 HOME = Path(__file__).resolve().parents[1]
 STATE = HOME / paths.SCRATCH  # Prefect's database and the logs of the servers
 UI_FILES = STATE / "prefect-ui"
+LOOPBACK = "127.0.0.1"
 START_SECONDS = 120.0
 LOG_TAIL = 15
 
@@ -184,25 +186,29 @@ def interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> int:
-    """Read the options and run."""
-    parser = argparse.ArgumentParser(prog="python -m flows.start", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=int, default=4200, help="port of Prefect (default: 4200)")
-    parser.add_argument("--mlflow-port", type=int, default=5000, help="port of MLflow (default: 5000)")
-    options = parser.parse_args()
+def main(
+    host: Annotated[str, typer.Option(help="Address to listen at; the default is for this machine alone.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow.")] = 5000,
+) -> None:
+    """Start Prefect's server, MLflow's server and the flows; Ctrl-C stops everything."""
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, interrupt)
     console = terminal(stderr=True)
+    if host not in (LOOPBACK, "localhost", "::1"):
+        console.print(
+            "[bold yellow]warning:[/] nobody is asked for a password here: whoever reaches these ports can run code on "
+            "this machine. For a team: docs/deployment.md.",
+            soft_wrap=True,
+        )
     try:
-        run(options.host, options.port, options.mlflow_port, console)
+        run(host, port, mlflow_port, console)
     except KeyboardInterrupt:
         console.print("Stopped.")
-        return 0
     except UserError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-    return 1
+        raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

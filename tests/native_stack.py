@@ -114,8 +114,9 @@ class Stack:
         found = {}
         for volume in self.services[service].get("volumes", []):
             source, target, *_ = volume.split(":")
-            here = self.project / source if source.startswith(".") else self.scratch / source
-            here.mkdir(exist_ok=True)
+            here = self.project / source if source.startswith((".", "/")) else self.scratch / source
+            if not here.exists():
+                here.mkdir()
             found[target] = str(here.resolve())
         for config in self.services[service].get("configs", []):
             here = self.scratch / config["source"]

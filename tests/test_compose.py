@@ -85,8 +85,21 @@ def test_every_password_comes_from_the_environment() -> None:
 
 def test_every_data_folder_is_a_named_volume() -> None:
     sources = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
-    named = {source for source in sources if not source.startswith(".")}
+    named = {source for source in sources if not source.startswith((".", "/"))}
     assert named == set(yaml.safe_load(TEXT)["volumes"])
+
+
+def test_slots_of_a_limit_outlive_a_container_of_prefects_server() -> None:
+    """Its leases are files in PREFECT_HOME; what tmpfs has is gone with the container."""
+    (volume,) = SERVICES["prefect"]["volumes"]
+    _, target = volume.split(":")
+    assert Path(SERVICES["prefect"]["environment"]["PREFECT_HOME"]).is_relative_to(target)
+    assert not any(Path(target).is_relative_to(path) for path in SERVICES["prefect"]["tmpfs"])
+
+
+def test_the_worker_cannot_read_the_passwords_of_the_others() -> None:
+    assert ".:/project" in SERVICES["worker"]["volumes"]
+    assert "/dev/null:/project/.env:ro" in SERVICES["worker"]["volumes"]
 
 
 def test_the_file_is_refused_while_any_secret_is_missing(secrets: dict[str, str]) -> None:
