@@ -86,14 +86,22 @@ def summary() -> None:
 
 
 @app.command()
-def use(preset: Annotated[str, typer.Argument(help="A file of presets/, without .yaml.")]) -> None:
+def use(
+    preset: Annotated[str, typer.Argument(help="A file of presets/, without .yaml; without it, all are named.")] = "",
+) -> None:
     """Rewrite params.yaml for a preset; comments and all other keys stay."""
-    from clha_core.presets import apply_preset
+    from clha_core.presets import apply_preset, preset_names
 
+    if not preset:
+        say(console, f"Presets: {', '.join(preset_names())}. What they are: docs/presets.md.")
+        return
     changed = apply_preset(preset, Path("params.yaml"))
     say(console, f"params.yaml is now the preset {preset!r}: {len(changed)} keys changed.")
     for key, value in changed.items():
         say(console, f"  {key}: {value}")
+    data = load_params().data
+    if data.source == "local" and not Path(data.path).exists():
+        say(console, f"Next: put your data into {data.path} (HH layout: SUBSET/train.jsonl.gz), then `dvc repro`.")
 
 
 app.command()(compare)

@@ -27,8 +27,11 @@ def load_preset(name: str, folder: Path = PRESETS) -> dict[str, Any]:
     Raises:
         UserError: no such preset.
     """
-    if name not in preset_names(folder):
-        raise UserError(f"there is no preset {name!r}; there are: {', '.join(preset_names(folder))}.")
+    names = preset_names(folder)
+    if not names:
+        raise UserError(f"{folder} is not here: run the command from the project's root.")
+    if name not in names:
+        raise UserError(f"there is no preset {name!r}; there are: {', '.join(names)}.")
     return yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
 
 

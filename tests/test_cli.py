@@ -48,7 +48,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [(["train"], "params.yaml is not here"), (["use", "nothing"], "there is no preset")],
+    [
+        (["train"], "params.yaml is not here"),
+        (["use", "nothing"], "presets is not here: run the command from the project's root"),
+    ],
 )
 def test_a_problem_is_a_sentence_and_status_1(tmp_path: Path, arguments: list[str], sentence: str) -> None:
     result = clha(*arguments, cwd=tmp_path)

@@ -35,7 +35,7 @@ NOT_IN_RESULTS = {
     Path("clha_core") / name
     for name in (
         *("errors.py", "params", "paths.py", "digest.py", "stages/context.py", "data/dialogue.py"),
-        *("replacing.py", "waiting.py"),  # how files are written, and by whom first
+        *("replacing.py", "waiting.py", "progress.py"),  # how files are written, by whom first, what is shown
         *("addresses.py", "models/checkpoint_index.py"),  # words of errors, a check
     )
 }

@@ -284,3 +284,11 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
 def test_a_setting_that_would_be_ignored_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         config(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("margin", -1.0), ("reward_gap", -0.1), ("sft_weight", float("nan")), ("beta", 0.0)]
+)
+def test_settings_out_of_bounds_are_refused_as_in_params_yaml(tmp_path: Path, name: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"CLHAConfig: {name} is"):
+        CLHAConfig(output_dir=str(tmp_path), **{name: value})

@@ -94,7 +94,7 @@ def read_schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
     except FileNotFoundError:
-        raise UserError(f"{path} is not here: run the ingest stage first.") from None
+        raise UserError(f"{path} is not here: `dvc repro` makes it, with all that it needs.") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(path, error) from None
 

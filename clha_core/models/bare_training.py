@@ -6,16 +6,13 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 
-def bare_arguments(
-    *, max_steps: int, batch_size: int, learning_rate: float, seed: int, description: str
-) -> TrainingArguments:
-    """A fixed number of steps with warm-up and cosine decay; no checkpoints, no reports, a progress bar.
+def bare_arguments(*, max_steps: int, batch_size: int, learning_rate: float, seed: int) -> TrainingArguments:
+    """A fixed number of steps with warm-up and cosine decay; no checkpoints, no reports.
 
     Batches are grouped by the dataset's column `length`, which halves the padding.
     """
     return TrainingArguments(
         output_dir=str(Path(tempfile.gettempdir()) / "clha-unused"),
-        run_name=description,
         max_steps=max_steps,
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,

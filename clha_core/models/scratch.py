@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase,
 from clha_core.models.bare_training import bare_arguments
 from clha_core.padding import pad_right
 from clha_core.params import PolicyParams
+from clha_core.progress import show_figures_on_bar
 from clha_core.tokenization import encode_row, framing_of, hh_prompt
 
 PAD, EOS = "<pad>", "<eos>"
@@ -86,7 +87,8 @@ def train_policy(
         batch_size=scratch.batch_size,
         learning_rate=scratch.learning_rate,
         seed=scratch.seed,
-        description="base policy",
     )
-    Trainer(model=model, args=args, train_dataset=dataset, data_collator=collate).train()
+    trainer = Trainer(model=model, args=args, train_dataset=dataset, data_collator=collate)
+    show_figures_on_bar(trainer, "base policy")
+    trainer.train()
     return model.cpu()

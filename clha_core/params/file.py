@@ -1,6 +1,7 @@
 """All of params.yaml, read and checked."""
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from clha_core.params.running import EvaluateParams, RegistryParams, RuntimePara
 from clha_core.params.section import Section
 from clha_core.params.training import SFTParams, TrainParams
 
+SHOWN_CHARS = 60
 # What a reader of YAML raises beside its own errors: bytes that are no text, dates and numbers that there are not
 # (2026-13-45), nesting without an end.
 NOT_YAML = (UnicodeDecodeError, ValueError, OverflowError, RecursionError)
@@ -56,8 +58,30 @@ def parse_params(values: Any, origin: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or '(whole file)'}: {e['msg']}" for e in error.errors()]
-        raise UserError(f"{origin} does not fit:\n" + "\n".join(lines)) from None
+        raise UserError(f"{origin} does not fit:\n" + "\n".join(_sentences(error))) from None
+
+
+def _sentences(error: ValidationError) -> Iterator[str]:
+    """A line for every wrong key; an unknown one that looks like a missing one is taken for a typo of it."""
+    found = {".".join(map(str, each["loc"])) or "(whole file)": each for each in error.errors()}
+    missing = [name for name, each in found.items() if each["type"] == "missing"]
+    typos = {
+        name: close[0]
+        for name, each in found.items()
+        if each["type"] == "extra_forbidden" and (close := get_close_matches(name, missing, n=1))
+    }
+    for name, each in found.items():
+        if name in typos:
+            yield f"  {name}: there is no such parameter; did you mean {typos[name]}?"
+        elif each["type"] == "extra_forbidden":
+            yield f"  {name}: there is no such parameter."
+        elif each["type"] == "missing":
+            if name not in typos.values():
+                yield f"  {name}: is missing."
+        else:
+            value = each["input"]
+            found_value = "" if isinstance(value, dict | list) else f"; it is {repr(value)[:SHOWN_CHARS]}"
+            yield f"  {name}: {each['msg']}{found_value}."
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:

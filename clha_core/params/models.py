@@ -14,11 +14,11 @@ class ScratchParams(Section):
 
     vocab_size: int = Field(ge=300, description="Byte-level BPE tokens, trained on the train split.")
     hidden_size: int = Field(ge=16, description="Width; divisible by the number of heads.")
-    layers: Count
-    heads: Count
+    layers: Count = Field(description="Transformer layers.")
+    heads: Count = Field(description="Attention heads of a layer.")
     steps: Count = Field(description="Language-modelling steps of the base policy.")
-    batch_size: Count
-    learning_rate: float = Field(gt=0)
+    batch_size: Count = Field(description="Texts of one step.")
+    learning_rate: float = Field(gt=0, description="Peak learning rate of AdamW.")
     seed: Seed
 
 
@@ -31,7 +31,9 @@ class PolicyParams(Section):
     revision: str | None = Field(
         description="Commit, tag or branch on the hub; it is pinned to a commit when resolved."
     )
-    dtype: Literal["float32", "bfloat16", "float16"]
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        description="Precision of the computation; weights that are trained stay in float32."
+    )
     trust_remote_code: bool = Field(
         description="Run model code from the hub. Leave off unless you have read that code."
     )
@@ -61,7 +63,7 @@ class RewardTrainParams(Section):
     )
     learning_rate: float = Field(gt=0, lt=1, description="Peak learning rate of AdamW.")
     warmup_share: float = Field(ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
-    weight_decay: float = Field(ge=0)
+    weight_decay: float = Field(ge=0, description="AdamW's weight decay.")
     center_rewards_coefficient: float = Field(ge=0, description="Pull of every pair's rewards towards a mean of zero.")
     gradient_checkpointing: bool = Field(description="Recompute activations: slower, far less memory.")
 

@@ -1,4 +1,7 @@
-"""Rewriting params.yaml by keys, so that comments, order and all other keys stay as a person wrote them."""
+"""Rewriting params.yaml by keys, so that comments, order and all other keys stay as a person wrote them.
+
+And as DVC writes them (`dvc exp run --set-param`), so that neither reformats what the other wrote.
+"""
 
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -28,9 +31,6 @@ def rewrite_params(path: Path, values: Mapping[str, Any], origin: str) -> dict[s
     round_trip = YAML()
     round_trip.preserve_quotes = True
     round_trip.width = 120
-    round_trip.representer.add_representer(
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
     try:
         document = round_trip.load(path.read_text(encoding="utf-8"))
     except (*NOT_YAML, YAMLError) as error:

@@ -11,14 +11,14 @@ class EvaluateParams(Section):
     """Generation and scoring on the test split."""
 
     prompts: Count = Field(description="Test prompts to answer, spread over the subsets.")
-    max_new_tokens: Count
+    max_new_tokens: Count = Field(description="Tokens of an answer, at most.")
     batch_size: Count = Field(description="Prompts answered at once.")
     generator: Literal["transformers", "endpoint"] = Field(
         description="What answers: transformers in this process, or servers of the checkpoints (vLLM) that "
         "GENERATOR_BASE_URL names."
     )
     bootstrap_samples: int = Field(ge=100, description="Resamples behind each interval.")
-    confidence: float = Field(gt=0.5, lt=1.0)
+    confidence: float = Field(gt=0.5, lt=1.0, description="Of each interval: 0.95 for 95 % intervals.")
     seed: Seed
 
 
@@ -40,7 +40,7 @@ class RuntimeParams(Section):
 class RegistryParams(Section):
     """Names in MLflow; where the server is comes from the environment (MLFLOW_TRACKING_URI)."""
 
-    experiment: str = Field(min_length=1)
+    experiment: str = Field(min_length=1, description="MLflow's experiment, which holds the runs.")
     model_name: str = Field(
         min_length=1, pattern="^[^'/:]+$", description="Registered model; its best version gets the alias champion."
     )

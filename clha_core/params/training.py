@@ -29,8 +29,10 @@ class OptimParams(Section):
         ge=8, description="Tokens in one forward pass, at most: bounds memory, changes neither steps nor curves."
     )
     warmup_share: float = Field(ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
-    lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"]
-    weight_decay: float = Field(ge=0)
+    lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"] = Field(
+        description="How the learning rate goes on after its rise: down to 0 in a line or a cosine, or as it is."
+    )
+    weight_decay: float = Field(ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(ge=0, description="Gradients are clipped to this norm; 0 for no clipping.")
     eval_steps: Count = Field(description="Steps between looks at validation; each may become the best checkpoint.")
     early_stopping: int = Field(

@@ -21,12 +21,14 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.utils import logging
 
 from clha_core.data.tables import labelled_pair
 from clha_core.errors import UserError
 from clha_core.models.loading import ModelSource
 from clha_core.padding import pad_right
 from clha_core.params import RewardModelParams, RewardTrainParams
+from clha_core.progress import show_figures_on_bar
 from clha_core.scoring.score import unused_token_id
 from clha_core.scoring.text_formats import reward_input_ids
 
@@ -110,14 +112,8 @@ def train_reward_model(
         The model on the CPU, and the Trainer's log lines.
     """
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base.name,
-        revision=base.revision,
-        num_labels=1,
-        dtype=torch.float32,
-        trust_remote_code=params.trust_remote_code,
-        use_safetensors=True,
-    )
+    model, new = _with_new_head(base, params)
+    print(f"{description}: learns from {len(rows)} labels; new weights: {', '.join(new)}", flush=True)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -140,7 +136,6 @@ def train_reward_model(
         input_ids, attention_mask = pad_right(sequences, pad)
         return {"input_ids": input_ids, "attention_mask": attention_mask, "pad_token_id": pad}
 
-    print(f"{description}: learns from {len(rows)} labels", flush=True)
     trainer = BradleyTerryTrainer(
         center_rewards_coefficient=params.train.center_rewards_coefficient,
         model=model,
@@ -148,9 +143,30 @@ def train_reward_model(
         train_dataset=dataset,
         data_collator=collate,
     )
+    show_figures_on_bar(trainer, description)
     trainer.train()
     model.config.pad_token_id = tokenizer.pad_token_id
     return model.cpu().eval(), trainer.state.log_history
+
+
+def _with_new_head(base: ModelSource, params: RewardModelParams) -> tuple[PreTrainedModel, list[str]]:
+    """The language model with a scalar head, and the names of the weights that it did not have."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # else transformers reports the head as missing
+    try:
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            base.name,
+            revision=base.revision,
+            num_labels=1,
+            dtype=torch.float32,
+            trust_remote_code=params.trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    model, found = loaded
+    return model, sorted(found["missing_keys"])
 
 
 def _arguments(train: RewardTrainParams, rows: int, *, bf16: bool, seed: int) -> TrainingArguments:
@@ -166,7 +182,7 @@ def _arguments(train: RewardTrainParams, rows: int, *, bf16: bool, seed: int) ->
         warmup_steps=train.warmup_share,
         weight_decay=train.weight_decay,
         max_grad_norm=1.0,
-        gradient_checkpointing=train.gradient_checkpointing,
+        activation_checkpointing=train.gradient_checkpointing,
         bf16=bf16,
         use_cpu=torch.accelerator.current_accelerator(check_available=True) is None,  # else bf16 is refused there
         seed=seed,

@@ -44,14 +44,17 @@ def run(
     config = training_config(params.train, params.policy, checkpoints)
     if reference_cache is not None:
         config.reference_cache = str(reference_cache)
+    train, validation = (
+        rows_of(rescored / f"{split}.parquet", params.train.rewards) for split in ("train", "validation")
+    )
     recorded = training_run(params, root, checkpoints) if is_main_process() else nullcontext(NullTracker())
     with recorded as tracker:
         describe_training(tracker, params, root)
         outcome = align(
             start,
             params.policy,
-            rows_of(rescored / "train.parquet", params.train.rewards),
-            rows_of(rescored / "validation.parquet", params.train.rewards),
+            train,
+            validation,
             config,
             params.train,
             tracker,

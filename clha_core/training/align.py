@@ -16,6 +16,7 @@ from clha_core.digest import file_digest, folder_digest
 from clha_core.errors import UserError
 from clha_core.models.loading import load_tokenizer, load_trained
 from clha_core.params import OptimParams, Params, PolicyParams, TrainParams
+from clha_core.progress import show_figures_on_bar
 from clha_core.tracking.interface import Tracker
 from clha_core.training.adapters import lora_config, save_adapted
 from clha_core.training.config import CLHAConfig
@@ -67,7 +68,7 @@ def training_config(optim: OptimParams, policy: PolicyParams, output_dir: Path) 
         lr_scheduler_type=optim.lr_scheduler,
         weight_decay=optim.weight_decay,
         max_grad_norm=optim.max_grad_norm,
-        gradient_checkpointing=optim.gradient_checkpointing,
+        activation_checkpointing=optim.gradient_checkpointing,
         bf16=policy.dtype == "bfloat16",
         fp16=policy.dtype == "float16",
         seed=optim.seed,
@@ -143,6 +144,7 @@ def align(
         callbacks=callbacks,
         peft_config=lora_config(optim.lora) if optim.lora.rank else None,
     )
+    show_figures_on_bar(trainer, config.method)
     run = Path(str(config.output_dir))
     checkpoint = last_checkpoint(run)
     if checkpoint:

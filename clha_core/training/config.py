@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import torch
 from transformers import TrainingArguments
 
 from clha_core.errors import UserError
@@ -18,6 +19,8 @@ CHOICES = {
     "prompt_format": ("hh", "chat_template"),
     "packing": ("auto", "trees", "padded"),
 }
+NOT_NEGATIVE = ("margin", "reward_gap", "sft_weight", "simpo_gamma")
+POSITIVE = ("beta", "max_length", "max_prompt_length", "rows_per_step", "tokens_per_micro_batch")
 
 
 @dataclass
@@ -83,6 +86,9 @@ class CLHAConfig(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
     # Where runs are recorded is chosen by a callback (clha_core.tracking), not found by what is installed.
     report_to: Any = field(default="none", metadata={"help": "Integrations of transformers to report to."})
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available, metadata={"help": "Page-locked batches, for a GPU."}
+    )
     learning_rate: float = field(default=5e-6, metadata={"help": "Peak learning rate of AdamW."})
     num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the data."})
 
@@ -95,6 +101,11 @@ class CLHAConfig(TrainingArguments):
             raise UserError("CLHAConfig: remove_unused_columns must stay off, the loss needs those columns.")
         if self.reward_gap_quantile is not None and not 0 <= self.reward_gap_quantile <= 1:
             raise UserError(f"CLHAConfig: reward_gap_quantile is {self.reward_gap_quantile}; it is between 0 and 1.")
+        for name in (*NOT_NEGATIVE, *POSITIVE):
+            value = getattr(self, name)
+            if not (value > 0 or (value == 0 and name in NOT_NEGATIVE)):
+                limit = "not negative" if name in NOT_NEGATIVE else "above 0"
+                raise UserError(f"CLHAConfig: {name} is {value}; it has to be {limit}.")
         if self.per_device_train_batch_size is None:
             self.per_device_train_batch_size = self._rows_per_process()
         super().__post_init__()

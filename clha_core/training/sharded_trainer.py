@@ -82,6 +82,12 @@ class ShardedTrainer(Trainer):
         else:
             load_parts(self.parted, Path(resume_from_checkpoint))
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Weights that are tied to others (a head to the embedding) are not in checkpoints, and not missing."""
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
+
     def _load_best_model(self) -> None:
         if self.parted is None:
             super()._load_best_model()

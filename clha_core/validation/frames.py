@@ -208,6 +208,6 @@ def _quarantine_reasons(path: Path) -> Counter[str]:
         with path.open(encoding="utf-8") as lines:
             return Counter(json.loads(line)["reason"] for line in lines)
     except FileNotFoundError:
-        raise UserError(f"{path} is not here: run the ingest stage first.") from None
+        raise UserError(f"{path} is not here: `dvc repro` makes it, with all that it needs.") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not what ingest writes: run the ingest stage again.") from None
