@@ -36,7 +36,8 @@ TRAIN_METRICS = Path("metrics/train.json")
 EVALUATION = Path("reports/evaluation")  # report.html, generations.parquet, protocol.json
 EVALUATION_PROTOCOL = EVALUATION / "protocol.json"
 GENERATIONS = EVALUATION / "generations.parquet"
-EVALUATE_METRICS = Path("metrics/evaluate.json")
+EVALUATE_METRICS = Path("metrics/evaluate.json")  # by subset, with intervals
+SUMMARY_METRICS = Path("metrics/summary.json")  # what `dvc metrics diff` and `dvc exp show` are to show
 
 # Written outside of the stages: people and language models compare two systems' answers.
 ASSESSMENT = Path("reports/assessment")

@@ -27,7 +27,7 @@ PRODUCED = {
     "rescore": {paths.RESCORED, paths.RESCORE_REPORT, paths.RESCORE_METRICS},
     "sft": {paths.SFT_MODEL, paths.SFT_CURVES},
     "train": {paths.ALIGNED_MODEL, paths.TRAIN_CURVES, paths.TRAIN_METRICS},
-    "evaluate": {paths.EVALUATION, paths.EVALUATE_METRICS},
+    "evaluate": {paths.EVALUATION, paths.EVALUATE_METRICS, paths.SUMMARY_METRICS},
 }
 
 # Code that a stage runs but that cannot change its outputs (dialogue.py: but for two, the type of a row).

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from clha_core.errors import UserError
 from clha_core.evaluation.report import MAX_CARDS, write_report
-from clha_core.evaluation.summary import summarise, systems_of
+from clha_core.evaluation.summary import headline, summarise, systems_of
 from clha_core.evaluation.table import label, summary_markdown, summary_table
 from clha_core.params import Params, load_params
 
@@ -142,6 +142,15 @@ def test_a_summary_is_plain_json_with_six_digits_and_repeats(params: Params) -> 
     numbers = [value for part in summary.values() for subset in part.values() for value in subset.values()]
     assert all(type(value) is float and value == round(value, 6) for value in numbers)
     assert json.dumps(summary) == json.dumps(summarise(answers(), SYSTEMS, params.evaluate))
+
+
+def test_the_headline_has_totals_without_intervals_and_who_wins(params: Params) -> None:
+    summary = summarise(answers(), SYSTEMS, params.evaluate)
+    lines = headline(json.loads(json.dumps(summary, sort_keys=True)))
+    assert list(lines) == list(SYSTEMS)
+    assert lines["sft"] == {name: summary["sft"]["total"][name] for name in ("gold", "reward", "bleu")}
+    assert lines["aligned"]["win_rate_vs_base"] == 0.75
+    assert lines["aligned"]["win_rate_vs_sft"] == 0.5
 
 
 def test_the_systems_come_back_in_order_from_a_file_with_sorted_keys(params: Params) -> None:

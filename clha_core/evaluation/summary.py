@@ -11,6 +11,7 @@ from clha_core.evaluation import metrics
 from clha_core.params import EvaluateParams
 
 TOTAL = "total"
+HEADLINE = ("gold", "reward", "bleu")
 HUMAN = "human"
 # The part of metrics/evaluate.json that says who judged.
 JUDGE = "judge"
@@ -54,6 +55,17 @@ def summarise(rows: pd.DataFrame, systems: Sequence[str], params: EvaluateParams
     for a, b in pairs:
         summary[f"{a}_vs_{b}"] = by_subset(lambda group, a=a, b=b: _comparison(group, a, b, params))  # type: ignore[misc]
     return summary
+
+
+def headline(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Of a summary, what fits on a line for each system: totals, without intervals."""
+    *earlier, last = systems_of(dict(summary))
+    found = {
+        name: {measure: summary[name][TOTAL][measure] for measure in HEADLINE if measure in summary[name][TOTAL]}
+        for name in (*earlier, last)
+    }
+    found[last] |= {f"win_rate_vs_{name}": summary[f"{last}_vs_{name}"][TOTAL]["win_rate"] for name in earlier}
+    return found
 
 
 def systems_of(summary: dict[str, Any]) -> list[str]:

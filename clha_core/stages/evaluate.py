@@ -10,7 +10,7 @@ from clha_core.data.tables import read_rows
 from clha_core.evaluation.evaluate import Evaluator, choose_rows, protocol
 from clha_core.evaluation.generation.served import require_served
 from clha_core.evaluation.report import write_report
-from clha_core.evaluation.summary import JUDGE, RATED_TRAINING_DATA, summarise
+from clha_core.evaluation.summary import JUDGE, RATED_TRAINING_DATA, headline, summarise
 from clha_core.params import Params
 from clha_core.reward_models.identity import judge_rated_training_data
 from clha_core.stages.context import prepare_torch, write_metrics
@@ -43,6 +43,7 @@ def run(params: Params, root: Path = Path()) -> None:
     table.to_parquet(out / "generations.parquet", index=False)
     write_report(table, metrics, pd.read_csv(root / paths.TRAIN_CURVES), params, out)
     write_metrics(metrics, root / paths.EVALUATE_METRICS)
+    write_metrics(headline(metrics), root / paths.SUMMARY_METRICS)
     write_metrics(protocol(params, table, root / paths.EVAL_REWARD_MODEL), root / paths.EVALUATION_PROTOCOL)
 
     try:
