@@ -116,6 +116,8 @@ def clha(params: FormParams, pools: str = "") -> State[None]:
         workspace.write_params(params)
         for linked in workspace.link_local_inputs(params):
             logger.info("%s is not in git: the run reads it from your checkout", linked)
+        if "ingest" not in pool_of:
+            workspace.require_data(params)
         try:
             states = run_stages(workspace, pool_of)
             link = register(params, workspace)

@@ -171,6 +171,16 @@ class Workspace:
                 linked.append(name)
         return linked
 
+    def require_data(self, params: Params) -> None:
+        """Raises:
+        UserError: there is nothing to ingest.
+        """
+        if params.data.source == "local" and not (self.root / params.data.path).exists():
+            raise UserError(
+                f"data.path {params.data.path} is not there: put your data into {self.home / params.data.path}, or "
+                "name another folder in data.path. Retry looks again."
+            )
+
     def save_experiment(self) -> None:
         """Keep parameters, dvc.lock and metrics as a DVC experiment of the user's checkout.
 

@@ -278,6 +278,19 @@ def test_data_that_git_does_not_have_are_read_from_the_users_checkout(
     assert (workspace.root / "mine" / "train.jsonl").read_text(encoding="utf-8") == "{}"
 
 
+def test_data_that_are_nowhere_are_asked_for_in_the_users_checkout(
+    toy: Path, make_params: Callable[..., Params]
+) -> None:
+    workspace = workspace_of(toy, "run", "1")
+    workspace.create()
+    params = make_params({"data.source": "local", "data.path": "data/mine"})
+    with pytest.raises(UserError, match=f"put your data into {toy / 'data/mine'}"):
+        workspace.require_data(params)
+    (toy / "data" / "mine").mkdir(parents=True)
+    workspace.link_local_inputs(params)
+    workspace.require_data(params)
+
+
 def test_files_of_responses_and_sampled_models_are_read_from_the_users_checkout_but_not_what_stages_make(
     toy: Path, make_params: Callable[..., Params]
 ) -> None:
