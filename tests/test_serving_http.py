@@ -44,6 +44,16 @@ def post(url: str, body: Any, **options: Any) -> httpx.Response:
     return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=20, **options)
 
 
+def sent(url: str, body: Any) -> socket.socket:
+    """A connection over which a chat request was sent; to close it is to go away."""
+    data = json.dumps(body).encode()
+    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall("\r\n".join([*lines, f"Content-Length: {len(data)}", "", ""]).encode() + data)
+    return connection
+
+
 # --- answers
 
 
@@ -266,12 +276,7 @@ def test_answers_at_the_same_time_are_those_that_each_gets_alone(url: str) -> No
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_is_not_answered_on(url: str, pace: Pace, stream: bool) -> None:
-    body = json.dumps(ASKED | {"max_tokens": 60, "stream": stream}).encode()
-    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
-    head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(head.encode() + body)
+    with sent(url, ASKED | {"max_tokens": 60, "stream": stream}):
         pace.allow(2)
         eventually(lambda: pace.steps == 2)
     threading.Event().wait(0.3)  # the server hears of it
@@ -281,6 +286,17 @@ def test_a_client_that_goes_away_is_not_answered_on(url: str, pace: Pace, stream
     pace.lift()
     with ThreadPoolExecutor(4) as pool:  # its place is free again
         assert all(pool.map(lambda _: post(url, ASKED).status_code == 200, range(4)))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_place_is_taken_until_the_step_of_a_client_that_went_away_ends(url: str, pace: Pace, stream: bool) -> None:
+    for _ in range(3 * LIMITS.running):
+        with sent(url, ASKED | {"stream": stream}):
+            threading.Event().wait(0.1)
+        threading.Event().wait(0.05)  # the server hears of it
+    assert pace.most_at_once == LIMITS.running
+    pace.lift()
+    eventually(lambda: post(url, ASKED).status_code == 200)
 
 
 def test_one_who_waits_and_goes_away_leaves_the_queue(url: str, pace: Pace) -> None:
