@@ -12,6 +12,7 @@ import tiny
 import uvicorn
 from openai import OpenAI
 
+from clha_core.serving.address import Address
 from clha_core.serving.app import Deployment, Limits, create_app
 from clha_core.serving.engine import Engine
 from clha_core.serving.source import PolicySettings, Source
@@ -75,15 +76,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(deployment: Deployment, limits: Limits = LIMITS, key: str | None = None) -> Iterator[str]:
+def running(
+    deployment: Deployment, limits: Limits = LIMITS, key: str | None = None, host: str = "127.0.0.1"
+) -> Iterator[str]:
     """The server's address while the block runs."""
-    config = uvicorn.Config(create_app(deployment, limits, key), port=free_port(), log_level="warning")
+    address = Address(host, free_port())
+    app = create_app(deployment, limits, key, address.names())
+    config = uvicorn.Config(app, address.host, address.port, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     eventually(lambda: server.started)
     try:
-        yield f"http://127.0.0.1:{config.port}"
+        yield f"http://{address.host}:{address.port}"
     finally:
         server.should_exit = True
         thread.join(timeout=20)

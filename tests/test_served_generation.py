@@ -153,7 +153,7 @@ def test_a_pinned_model_of_the_hub_is_to_be_served_at_its_commit(
     write_pointer("nobody/tiny", None, tmp_path / "base")
     with completions_server(lambda call: continued("", "stop"), []) as server:
         use(server)
-        with pytest.raises(UserError, match="vllm serve nobody/tiny --revision abc123 --host 127.0.0.1 --served-model-name base-"):
+        with pytest.raises(UserError, match=r"nobody/tiny --revision abc123 .*--served-model-name base-"):
             require_served([tmp_path / "base"], tmp_path)
 
 

@@ -13,9 +13,9 @@ import pytest
 from chat_server import LIMITS, QUESTION, Pace, client, eventually, running, tiny_engine
 
 from clha_core.errors import UserError
+from clha_core.serving.address import api_key
 from clha_core.serving.app import Deployment
 from clha_core.serving.engine import Engine
-from clha_core.serving.server import api_key
 
 ASKED: Any = {"model": "tiny", "messages": QUESTION, "temperature": 0, "max_tokens": 12}
 
@@ -222,11 +222,21 @@ def test_a_key_is_asked_for_where_there_is_one(engine: Engine) -> None:
 
 
 def test_without_a_key_only_loopback_names_are_answered(url: str) -> None:
-    assert httpx.get(f"{url}/v1/models", headers={"Host": "attacker.example"}).status_code == 400
-    assert httpx.get(f"{url}/v1/models", headers={"Host": "localhost:1"}).status_code == 200
+    for other in ("attacker.example", "127.0.0.1.attacker.example", "127.0.0.1@attacker.example", "192.168.1.2:80"):
+        assert httpx.get(f"{url}/v1/models", headers={"Host": other}).status_code == 400
+    for own in ("127.0.0.1", "localhost:1", "LocalHost", "[::1]:8000"):
+        assert httpx.get(f"{url}/v1/models", headers={"Host": own}).status_code == 200
     # What a page may send without asking first is no JSON.
     form = httpx.post(f"{url}/v1/chat/completions", content=json.dumps(ASKED), headers={"Content-Type": "text/plain"})
     assert form.status_code == 400
+
+
+@pytest.mark.parametrize("host", ["127.0.0.7", "localhost"])
+def test_a_server_is_reached_where_it_listens(engine: Engine, host: str) -> None:
+    deployment = Deployment()
+    deployment.engine = engine
+    with running(deployment, host=host) as url:
+        assert client(url).models.list().data
 
 
 def test_an_open_address_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
