@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 from chat_server import LIMITS, QUESTION, Pace, client, eventually, running, tiny_engine
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from clha_core.errors import UserError
 from clha_core.serving.address import api_key
@@ -125,7 +126,13 @@ def test_too_many_tokens_are_a_bad_request(url: str) -> None:
         ({"stop": ["a"] * 5}, "stop"),
         ({"n": 2}, "n"),
         ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
         ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"service_tier": "priority"}, "service_tier"),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"unheard_of": 1}, "unheard_of"),
         ({"messages": [{"role": "user", "content": "\ud83d"}]}, "messages"),
@@ -151,16 +158,27 @@ def test_bytes_that_are_no_request_are_a_bad_request(url: str, body: bytes) -> N
 
 
 def test_neutral_values_of_what_is_not_implemented_are_taken(url: str) -> None:
-    neutral = {
-        "n": 1,
-        "logprobs": False,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0,
-        "logit_bias": {},
-        "tools": [],
+    neutral: Any = {
+        **{"n": 1, "logprobs": False, "top_logprobs": 0, "presence_penalty": 0.0, "frequency_penalty": 0},
+        **{"logit_bias": {}, "response_format": {"type": "text"}, "modalities": ["text"], "store": False},
+        **{"tools": [], "tool_choice": "none", "parallel_tool_calls": True, "functions": [], "function_call": "none"},
+        **{"service_tier": "auto", "reasoning_effort": "none", "verbosity": "medium"},
+        **{"user": "me", "safety_identifier": "me", "metadata": {"run": "1"}, "prompt_cache_key": "me"},
     }
-    neutral |= {"response_format": {"type": "text"}, "user": "me", "stop": None}
-    assert client(url).chat.completions.create(**ASKED, **neutral).choices
+    plain = client(url).chat.completions.create(**ASKED)
+    assert client(url).chat.completions.create(**ASKED, **neutral).choices == plain.choices
+    for choice in ("auto", "none"):
+        assert post(url, ASKED | {"tool_choice": choice, "function_call": choice}).status_code == 200
+
+
+def test_null_is_the_same_as_no_field(url: str) -> None:
+    fields = set(CompletionCreateParamsBase.__annotations__) - {*ASKED} | {"stream"}
+    assert post(url, ASKED | dict.fromkeys(fields)).json()["choices"] == post(url, ASKED).json()["choices"]
+
+
+def test_an_answer_is_a_message_of_the_next_request(url: str) -> None:
+    answer = client(url).chat.completions.create(**ASKED).choices[0].message
+    assert client(url).chat.completions.create(**ASKED | {"messages": [*QUESTION, answer, *QUESTION]}).choices
 
 
 def test_another_model_is_not_found(url: str) -> None:
