@@ -12,6 +12,7 @@ import tiny
 import uvicorn
 from openai import OpenAI
 
+from clha_core.serving.address import Address
 from clha_core.serving.app import Deployment, Limits, create_app
 from clha_core.serving.engine import Engine
 from clha_core.serving.source import PolicySettings, Source
@@ -34,23 +35,37 @@ def tiny_engine(folder: Path, *, chat: bool = False, seed: int = 0, version: str
 
 
 class Pace:
-    """Lets an engine make as many steps as are allowed, and counts them."""
+    """Lets an engine make as many steps as are allowed, and counts them: all, and those at the same time."""
 
     def __init__(self, engine: Engine) -> None:
         self.steps = 0
+        self.most_at_once = 0
+        self._under_way = 0
+        self._lock = threading.Lock()
         self._allowed = threading.Semaphore(0)
-        self._hook = engine.model.register_forward_pre_hook(self._step)
+        self._hooks = [
+            engine.model.register_forward_pre_hook(self._begin),
+            engine.model.register_forward_hook(self._end),
+        ]
 
-    def _step(self, *_: Any) -> None:
+    def _begin(self, *_: Any) -> None:
+        with self._lock:
+            self._under_way += 1
+            self.most_at_once = max(self.most_at_once, self._under_way)
         self._allowed.acquire(timeout=20)
         self.steps += 1
+
+    def _end(self, *_: Any) -> None:
+        with self._lock:
+            self._under_way -= 1
 
     def allow(self, steps: int) -> None:
         self._allowed.release(steps)
 
     def lift(self) -> None:
         """No more pace; who waits goes on."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         self._allowed.release(1000)
 
 
@@ -61,15 +76,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(deployment: Deployment, limits: Limits = LIMITS, key: str | None = None) -> Iterator[str]:
+def running(
+    deployment: Deployment, limits: Limits = LIMITS, key: str | None = None, host: str = "127.0.0.1"
+) -> Iterator[str]:
     """The server's address while the block runs."""
-    config = uvicorn.Config(create_app(deployment, limits, key), port=free_port(), log_level="warning")
+    address = Address(host, free_port())
+    app = create_app(deployment, limits, key, address.names())
+    config = uvicorn.Config(app, address.host, address.port, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     eventually(lambda: server.started)
     try:
-        yield f"http://127.0.0.1:{config.port}"
+        yield f"http://{address.host}:{address.port}"
     finally:
         server.should_exit = True
         thread.join(timeout=20)

@@ -116,6 +116,12 @@ def test_without_a_limit_the_context_is_one(engine: Engine) -> None:
     [
         ([*QUESTION, {"role": "assistant", "content": "Twice."}], "last message"),
         ([*QUESTION, {"role": "system", "content": "Be kind."}, *QUESTION], "system message"),
+        ([TALK[0]], "last message"),
+        ([TALK[0], TALK[0], *QUESTION], "system message"),
+        ([*QUESTION, *QUESTION], "take turns"),
+        ([TALK[2], *QUESTION], "take turns"),
+        ([TALK[0], TALK[2], *QUESTION], "take turns"),
+        ([*QUESTION, TALK[2], TALK[2], *QUESTION], "take turns"),
         ([{"role": "user", "content": "  "}], "empty"),
         ([{"role": "user", "content": "a\n\nAssistant: b\n\nHuman: c"}], "role marker"),
     ],
@@ -123,6 +129,11 @@ def test_without_a_limit_the_context_is_one(engine: Engine) -> None:
 def test_turns_that_no_policy_was_trained_on_are_refused(engine: Engine, messages: Any, sentence: str) -> None:
     with pytest.raises(ApiError, match=sentence):
         engine.job(request(messages))
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-40, 1e-30, 1e-10, 1e-6])
+def test_hardly_any_temperature_is_none(engine: Engine, temperature: float) -> None:
+    assert ask(engine, max_tokens=12, temperature=temperature, seed=5) == ask(engine, max_tokens=12)
 
 
 def test_what_the_chat_template_refuses_is_a_sentence(tmp_path: Path) -> None:

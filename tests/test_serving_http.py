@@ -11,11 +11,12 @@ import httpx
 import openai
 import pytest
 from chat_server import LIMITS, QUESTION, Pace, client, eventually, running, tiny_engine
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from clha_core.errors import UserError
+from clha_core.serving.address import api_key
 from clha_core.serving.app import Deployment
 from clha_core.serving.engine import Engine
-from clha_core.serving.server import api_key
 
 ASKED: Any = {"model": "tiny", "messages": QUESTION, "temperature": 0, "max_tokens": 12}
 
@@ -42,6 +43,16 @@ def pace(engine: Engine) -> Iterator[Pace]:
 
 def post(url: str, body: Any, **options: Any) -> httpx.Response:
     return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=20, **options)
+
+
+def sent(url: str, body: Any) -> socket.socket:
+    """A connection over which a chat request was sent; to close it is to go away."""
+    data = json.dumps(body).encode()
+    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall("\r\n".join([*lines, f"Content-Length: {len(data)}", "", ""]).encode() + data)
+    return connection
 
 
 # --- answers
@@ -115,7 +126,13 @@ def test_too_many_tokens_are_a_bad_request(url: str) -> None:
         ({"stop": ["a"] * 5}, "stop"),
         ({"n": 2}, "n"),
         ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
         ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"service_tier": "priority"}, "service_tier"),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"unheard_of": 1}, "unheard_of"),
         ({"messages": [{"role": "user", "content": "\ud83d"}]}, "messages"),
@@ -141,16 +158,27 @@ def test_bytes_that_are_no_request_are_a_bad_request(url: str, body: bytes) -> N
 
 
 def test_neutral_values_of_what_is_not_implemented_are_taken(url: str) -> None:
-    neutral = {
-        "n": 1,
-        "logprobs": False,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0,
-        "logit_bias": {},
-        "tools": [],
+    neutral: Any = {
+        **{"n": 1, "logprobs": False, "top_logprobs": 0, "presence_penalty": 0.0, "frequency_penalty": 0},
+        **{"logit_bias": {}, "response_format": {"type": "text"}, "modalities": ["text"], "store": False},
+        **{"tools": [], "tool_choice": "none", "parallel_tool_calls": True, "functions": [], "function_call": "none"},
+        **{"service_tier": "auto", "reasoning_effort": "none", "verbosity": "medium"},
+        **{"user": "me", "safety_identifier": "me", "metadata": {"run": "1"}, "prompt_cache_key": "me"},
     }
-    neutral |= {"response_format": {"type": "text"}, "user": "me", "stop": None}
-    assert client(url).chat.completions.create(**ASKED, **neutral).choices
+    plain = client(url).chat.completions.create(**ASKED)
+    assert client(url).chat.completions.create(**ASKED, **neutral).choices == plain.choices
+    for choice in ("auto", "none"):
+        assert post(url, ASKED | {"tool_choice": choice, "function_call": choice}).status_code == 200
+
+
+def test_null_is_the_same_as_no_field(url: str) -> None:
+    fields = set(CompletionCreateParamsBase.__annotations__) - {*ASKED} | {"stream"}
+    assert post(url, ASKED | dict.fromkeys(fields)).json()["choices"] == post(url, ASKED).json()["choices"]
+
+
+def test_an_answer_is_a_message_of_the_next_request(url: str) -> None:
+    answer = client(url).chat.completions.create(**ASKED).choices[0].message
+    assert client(url).chat.completions.create(**ASKED | {"messages": [*QUESTION, answer, *QUESTION]}).choices
 
 
 def test_another_model_is_not_found(url: str) -> None:
@@ -212,11 +240,21 @@ def test_a_key_is_asked_for_where_there_is_one(engine: Engine) -> None:
 
 
 def test_without_a_key_only_loopback_names_are_answered(url: str) -> None:
-    assert httpx.get(f"{url}/v1/models", headers={"Host": "attacker.example"}).status_code == 400
-    assert httpx.get(f"{url}/v1/models", headers={"Host": "localhost:1"}).status_code == 200
+    for other in ("attacker.example", "127.0.0.1.attacker.example", "127.0.0.1@attacker.example", "192.168.1.2:80"):
+        assert httpx.get(f"{url}/v1/models", headers={"Host": other}).status_code == 400
+    for own in ("127.0.0.1", "localhost:1", "LocalHost", "[::1]:8000"):
+        assert httpx.get(f"{url}/v1/models", headers={"Host": own}).status_code == 200
     # What a page may send without asking first is no JSON.
     form = httpx.post(f"{url}/v1/chat/completions", content=json.dumps(ASKED), headers={"Content-Type": "text/plain"})
     assert form.status_code == 400
+
+
+@pytest.mark.parametrize("host", ["127.0.0.7", "localhost"])
+def test_a_server_is_reached_where_it_listens(engine: Engine, host: str) -> None:
+    deployment = Deployment()
+    deployment.engine = engine
+    with running(deployment, host=host) as url:
+        assert client(url).models.list().data
 
 
 def test_an_open_address_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,12 +304,7 @@ def test_answers_at_the_same_time_are_those_that_each_gets_alone(url: str) -> No
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_is_not_answered_on(url: str, pace: Pace, stream: bool) -> None:
-    body = json.dumps(ASKED | {"max_tokens": 60, "stream": stream}).encode()
-    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
-    head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(head.encode() + body)
+    with sent(url, ASKED | {"max_tokens": 60, "stream": stream}):
         pace.allow(2)
         eventually(lambda: pace.steps == 2)
     threading.Event().wait(0.3)  # the server hears of it
@@ -281,6 +314,17 @@ def test_a_client_that_goes_away_is_not_answered_on(url: str, pace: Pace, stream
     pace.lift()
     with ThreadPoolExecutor(4) as pool:  # its place is free again
         assert all(pool.map(lambda _: post(url, ASKED).status_code == 200, range(4)))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_place_is_taken_until_the_step_of_a_client_that_went_away_ends(url: str, pace: Pace, stream: bool) -> None:
+    for _ in range(3 * LIMITS.running):
+        with sent(url, ASKED | {"stream": stream}):
+            threading.Event().wait(0.1)
+        threading.Event().wait(0.05)  # the server hears of it
+    assert pace.most_at_once == LIMITS.running
+    pace.lift()
+    eventually(lambda: post(url, ASKED).status_code == 200)
 
 
 def test_one_who_waits_and_goes_away_leaves_the_queue(url: str, pace: Pace) -> None:

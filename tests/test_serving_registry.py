@@ -172,6 +172,13 @@ def test_a_version_from_before_is_asked_as_its_run_says(site: Site, tmp_path: Pa
         unknown.source(unknown.version(), tmp_path / "2")
 
 
+def test_a_download_has_nothing_of_the_one_before(champion: Registered, tmp_path: Path) -> None:
+    other = champion.source(champion.version(), tmp_path).weights / "model-00001-of-00002.safetensors"
+    other.touch()
+    assert champion.source(champion.version(), tmp_path).weights == other.parent
+    assert [path.name for path in other.parent.glob("*.safetensors")] == ["model.safetensors"]
+
+
 def test_a_version_has_no_pickles_and_loads_as_a_pipeline(site: Site, tmp_path: Path) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1", dst_path=str(tmp_path)))
     kinds = {path.suffix for path in folder.rglob("*") if path.is_file()}

@@ -38,8 +38,8 @@ def serve(
 ) -> None:
     """Answer /v1/chat/completions with a registered model; a newly promoted champion takes over by itself."""
     from clha_core.serving import vllm
+    from clha_core.serving.address import Address
     from clha_core.serving.app import Limits
-    from clha_core.serving.server import Address
     from clha_core.serving.server import serve as serve_own
     from clha_core.serving.source import Registered, folder_source
 

@@ -1,11 +1,11 @@
 """One answer on its way to the client: as server-sent events, token by token, or whole."""
 
-import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from anyio import CancelScope, create_task_group
 from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -31,18 +31,15 @@ class Answer(Response):
         self._envelope = Envelope(engine.source.version, engine.source.fingerprint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = asyncio.create_task(self._answer(scope, receive, send))
-        watch = asyncio.create_task(_disconnected(receive))
         try:
-            await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+            # anyio's cancellation, not asyncio's: it waits for a step that runs in a thread, so that a place is given
+            # back when nothing computes in it any more.
+            async with create_task_group() as tasks:
+                tasks.start_soon(_cancel_at_disconnection, receive, tasks.cancel_scope)
+                await self._answer(scope, receive, send)
+                tasks.cancel_scope.cancel()
         finally:
-            watch.cancel()
-            if not work.done():
-                work.cancel()
-            await asyncio.gather(work, watch, return_exceptions=True)  # a step that runs in a thread ends first
             self._admission.leave()
-        if not work.cancelled():
-            work.result()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._admission.turn:
@@ -81,7 +78,7 @@ def _event(body: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(body)}\n\n"
 
 
-async def _disconnected(receive: Receive) -> None:
-    """Returns when the client is gone."""
+async def _cancel_at_disconnection(receive: Receive, scope: CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    scope.cancel()

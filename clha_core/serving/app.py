@@ -18,8 +18,6 @@ from clha_core.serving.engine import Engine
 from clha_core.serving.errors import ApiError, broken, invalid, loading, unknown_model
 from clha_core.serving.gate import Gate
 
-LOOPBACK_NAMES = ["127.0.0.1", "localhost", "::1"]
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -51,17 +49,19 @@ class Deployment:
         return self.engine
 
 
-def create_app(deployment: Deployment, limits: Limits, key: str | None) -> FastAPI:
-    """The application; without a key it answers only clients that address this machine by a loopback name.
+def create_app(deployment: Deployment, limits: Limits, key: str | None, names: Sequence[str]) -> FastAPI:
+    """The application.
 
-    Such a server has no protection but where it listens, and a page of the web can have a browser send requests there
-    under a name of its own (DNS rebinding).
+    Args:
+        names: without a key, only requests to these hosts are answered. Such a server has no protection but where it
+            listens, and a page of the web can have a browser send requests there under a name of its own (DNS
+            rebinding).
     """
     # No pages of documentation: they load scripts from elsewhere.
     app = FastAPI(title="CLHA", openapi_url=None)
     app.add_middleware(Gate, key=key, max_body=limits.max_body)
     if key is None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)

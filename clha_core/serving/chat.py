@@ -1,7 +1,7 @@
 """OpenAI's chat completions as data: what may be asked, and the bodies that answer.
 
-A field that would change the answer and is not implemented is refused, never ignored; its neutral value is taken,
-because clients send those.
+A field that would change the answer and is not implemented is refused, never ignored. Taken are null, which is the same
+as no field, and values that ask for what is done without the field, because clients send those.
 """
 
 import time
@@ -24,11 +24,17 @@ def _encodable(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_encodable)]
 Zero = Annotated[float, Field(ge=0, le=0)]
+Nothing = Annotated[list[Any], Field(max_length=0)]
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absence(cls, body: Any) -> Any:
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
 
 
 class TextPart(_Body):
@@ -53,7 +59,7 @@ class Message(_Body):
 
 class StreamOptions(_Body):
     include_usage: bool = False
-    include_obfuscation: bool = False
+    include_obfuscation: Literal[False] | None = None  # who asks for hidden lengths must not believe to have them
 
 
 class TextFormat(_Body):
@@ -73,18 +79,28 @@ class ChatRequest(_Body):
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    # Says who asks, and changes no answer.
+    # Say who asks, and change no answer.
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, str] | None = None
+    prompt_cache_key: str | None = None
     # Neutral values alone.
+    service_tier: Literal["auto", "default"] | None = None
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
+    top_logprobs: Literal[0] | None = None
     presence_penalty: Zero | None = None
     frequency_penalty: Zero | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
     response_format: TextFormat | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    tools: Nothing | None = None
+    tool_choice: Literal["none", "auto"] | None = None  # of no tools
+    parallel_tool_calls: bool | None = None
+    functions: Nothing | None = None
+    function_call: Literal["none", "auto"] | None = None
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: Literal["medium"] | None = None
     store: Literal[False] | None = None
 
     @model_validator(mode="after")

@@ -20,6 +20,8 @@ from clha_core.serving.source import Source
 from clha_core.serving.text_stream import TextStream
 from clha_core.tokenization import encode_prompt, framing_of
 
+GREEDY_BELOW = 1e-5  # temperature: nothing but the likeliest token has a chance there, and far below, logits overflow
+
 
 @dataclass(frozen=True)
 class Job:
@@ -92,7 +94,7 @@ class Engine:
             max_tokens=request.limit or room,
             temperature=temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
-            seed=seed if temperature > 0 else None,
+            seed=seed if temperature >= GREEDY_BELOW else None,
             stops=[*ROLE_MARKERS, *request.stops],
         )
 
@@ -101,10 +103,18 @@ class Engine:
             turns: Sequence[Any] = parse_prompt([message.turn() for message in messages])
         except RowError as error:
             raise invalid(error.detail, "messages") from None
-        if any(turn["role"] == "system" for turn in turns[1:]):
+        roles = [turn["role"] for turn in turns]
+        speakers = roles[1:] if roles[0] == "system" else roles
+        if "system" in speakers:
             raise invalid("A system message has to be the first.", "messages")
-        if turns[-1]["role"] != "user":
+        if roles[-1] != "user":
             raise invalid("The last message has to be the user's.", "messages")
+        if any(role != ("user", "assistant")[at % 2] for at, role in enumerate(speakers)):
+            raise invalid(
+                "User and assistant have to take turns, the user first, as in training: join messages of one that "
+                "follow each other.",
+                "messages",
+            )
         if not all(turn["content"] for turn in turns):
             raise invalid("A message is empty.", "messages")
         prompt_format, length = self.source.settings.prompt_format, self.max_context + 1

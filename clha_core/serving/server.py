@@ -1,55 +1,20 @@
 """Our own server, in one process: listens at once, loads the model, follows the registry."""
 
-import ipaddress
 import logging
-import os
 import threading
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import uvicorn
 
-from clha_core.errors import UserError
 from clha_core.params import Params
+from clha_core.serving.address import Address, api_key
 from clha_core.serving.app import Deployment, Limits, create_app
 from clha_core.serving.engine import Engine
 from clha_core.serving.reload import follow, load_version
 from clha_core.serving.source import Registered, folder_source
 
-KEY_VARIABLE = "CLHA_SERVE_API_KEY"
 GRACE_SECONDS = 30  # for running requests, when the server is told to stop
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where to listen."""
-
-    host: str
-    port: int
-
-
-def api_key(host: str) -> str | None:
-    """The key of the environment.
-
-    Raises:
-        UserError: none, and others than this machine could ask.
-    """
-    key = os.environ.get(KEY_VARIABLE) or None
-    if key is None and not is_loopback(host):
-        raise UserError(
-            f"{host} is not this machine alone: set {KEY_VARIABLE} to a secret that clients send as their API key, or "
-            "leave --host at 127.0.0.1."
-        )
-    return key
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address; of names, only localhost is known to be one."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def serve(
@@ -70,7 +35,7 @@ def serve(
     # Prompts are never logged: uvicorn writes paths and statuses.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
     config = uvicorn.Config(
-        create_app(deployment, limits, key),
+        create_app(deployment, limits, key, address.names()),
         host=address.host,
         port=address.port,
         timeout_graceful_shutdown=GRACE_SECONDS,

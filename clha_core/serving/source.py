@@ -1,5 +1,6 @@
 """What is served: a registered version or a folder, and how its policy was trained to be asked."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,12 +114,14 @@ class Registered:
         return require_version(self.client, self.reference, self._registry)
 
     def source(self, version: Any, scratch: Path) -> Source:
-        """A version's files: where they are on this machine, else downloaded to `scratch`."""
+        """A version's files, where they are on this machine; else downloaded to `scratch`, which is emptied first."""
         import mlflow
 
         address = self.client.get_model_version_download_uri(version.name, version.version)
         parsed = urlparse(address)
         local = Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
+        if local is None:
+            shutil.rmtree(scratch, ignore_errors=True)  # shards of another version would stay beside this one's file
         folder = local or Path(mlflow.artifacts.download_artifacts(address, dst_path=str(scratch)))
         name = f"{version.name}/{version.version}"
         found = version_source(folder, self._settings(version, folder))

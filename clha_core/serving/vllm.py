@@ -1,6 +1,7 @@
 """vLLM as the server: its command line, and what makes it ask and end as training did.
 
-The chat template is our prompt format; the endings of answers come from the middleware in vllm_contract.py.
+The chat template is our prompt format; the endings of answers, and what may be asked, come from the middleware in
+vllm_contract.py.
 """
 
 import json
@@ -15,8 +16,8 @@ from clha_core.errors import UserError
 from clha_core.evaluation.generation.endings import ROLE_MARKERS
 from clha_core.models.loading import follow_pointer, load_tokenizer
 from clha_core.serving import vllm_contract
+from clha_core.serving.address import Address, api_key
 from clha_core.serving.app import Limits
-from clha_core.serving.server import Address, api_key
 from clha_core.serving.source import Source
 from clha_core.tokenization import HH_GENERATION_PROMPT, HH_MARKERS, adds_bos, response_frame
 
@@ -80,6 +81,7 @@ def vllm_command(
         "stop": list(ROLE_MARKERS),
         "stop_token_ids": [] if end is None else [end],
         "max_body": limits.max_body,
+        "hosts": address.names() if key is None else None,
     }
     names = list(dict.fromkeys([source.name, source.version]))
     weights, words = follow_pointer(source.weights), follow_pointer(source.tokenizer)  # one place, if on the hub
@@ -92,7 +94,8 @@ def vllm_command(
         # Sampling settings that a checkpoint brings along are ignored, as in the evaluation.
         *("--generation-config", "vllm", "--max-num-seqs", str(limits.running)),
         *template,
-        *("--middleware", f"{MODULE}.Contract"),
+        # By default vLLM lets the scripts of all pages of the web read its answers; the option takes a list in JSON.
+        *("--middleware", f"{MODULE}.Contract", "--allowed-origins", "[]"),
         *(["--trust-remote-code"] if source.trust_remote_code else []),
     ]
     environment = dict(os.environ) | {
@@ -101,7 +104,7 @@ def vllm_command(
         "VLLM_NO_USAGE_STATS": "1",
     }
     if key is not None:
-        environment["VLLM_API_KEY"] = key  # not an argument: every user of the machine sees those
+        environment[vllm_contract.KEY_VARIABLE] = key  # not an argument: every user of the machine sees those
     return Command(arguments, environment)
 
 

@@ -123,8 +123,9 @@ def _not_served(missing: Mapping[Path, str]) -> UserError:
 def _command(folder: Path, name: str) -> str:
     source = follow_pointer(folder)
     revision = f" --revision {source.revision}" if source.revision else ""
-    # Without the last option vLLM takes what it is not told from the checkpoint: a repetition penalty, say.
-    return f"vllm serve {source.name}{revision} --served-model-name {name} --generation-config vllm"
+    # Without a host vLLM listens on all interfaces, and without the last option it takes what it is not told from the
+    # checkpoint: a repetition penalty, say.
+    return f"vllm serve {source.name}{revision} --host 127.0.0.1 --served-model-name {name} --generation-config vllm"
 
 
 def _generation_config(folder: Path) -> GenerationConfig | None:
