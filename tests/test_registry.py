@@ -1,12 +1,18 @@
 """The registry in operation: names for models, promotion, the way back, and what the pages say. A real database."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
+import click.testing
 import mlflow
+import mlflow.cli
+import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -20,10 +26,10 @@ from clha_core.evaluation.metrics import Interval
 from clha_core.params import Params
 from clha_core.tracking import operations
 from clha_core.tracking.evaluations import find_side
-from clha_core.tracking.lineage import FLOW_RUN_URL, repository_url
+from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG, FLOW_RUN_URL, repository_url
 from clha_core.tracking.mlflow_tracker import MlflowTracker, connect
 from clha_core.tracking.promotion import apply_gate
-from clha_core.tracking.registry import GateResult
+from clha_core.tracking.registry import GateResult, rewards_of_version
 
 PROTOCOL = {"prompts": "aa", "judge": "bb", "max_new_tokens": 64}
 NUMBERS = count()
@@ -330,6 +336,88 @@ def test_versions_are_found_by_data_commit_and_flow_run(registry: Registry, tag:
 )
 def test_the_page_of_a_repository_has_no_password(remote: str, page: str) -> None:
     assert repository_url(remote) == page
+
+
+# --- what is gone
+
+
+def put_into_the_bin(registry: Registry, number: str) -> None:
+    registry.client.delete_run(registry.version(number).run_id)
+
+
+def delete_for_good(registry: Registry, number: str) -> None:
+    put_into_the_bin(registry, number)
+    options = ["--backend-store-uri", f"sqlite:///{registry.root / 'mlflow.db'}"]
+    result = click.testing.CliRunner().invoke(mlflow.cli.gc, [*options, "--run-ids", registry.version(number).run_id])
+    assert result.exit_code == 0, result.output
+
+
+def register_by_hand(registry: Registry) -> None:
+    registry.client.create_model_version(registry.name, "file:///nowhere", None)
+
+
+@pytest.mark.parametrize("delete", [put_into_the_bin, delete_for_good])
+def test_champions_change_although_a_run_was_deleted(
+    registry: Registry, delete: Callable[[Registry, str], None]
+) -> None:
+    for number in ("1", "2", "3"):
+        registry.add()
+        if number != "3":
+            registry.promote(number)
+    delete(registry, "2")
+    assert registry.promote("3").version == "3"
+    assert registry.aliases() == {"champion": "3", "previous": "2"}
+    assert registry.rollback().version == "2"
+    assert registry.aliases() == {"champion": "2", "previous": "1"}
+    assert len(operations.listing(registry.params, None, registry.root)) == 3
+
+
+def test_a_page_says_who_is_champion_also_where_the_run_is_in_the_bin(registry: Registry) -> None:
+    registry.add()
+    put_into_the_bin(registry, "1")
+    registry.promote("1", "nobody else")
+    assert "nobody else" in registry.version("1").description
+
+
+def test_a_page_that_mlflow_does_not_take_is_said_and_the_champion_stays(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.add()
+    registry.add()
+    registry.promote("1")
+    with mlflow.start_run(registry.version("2").run_id) as run:  # names of tags have 250 characters at most
+        MlflowTracker(run).log_dataset("x" * 300, registry.root, "md5", "training")
+    registry.promote("2")
+    assert registry.aliases() == {"champion": "2", "previous": "1"}
+    assert f"The page of {registry.name} version 2 in MLflow stays as it was" in capsys.readouterr().out
+
+
+def rewards_at_the_gate(registry: Registry, folder: Path) -> pd.Series | None:
+    return rewards_of_version(registry.version("1"), "digest", folder)
+
+
+def test_a_champion_that_was_evaluated_alike_has_rewards_at_the_gate(registry: Registry, tmp_path: Path) -> None:
+    registry.add()
+    registry.client.set_tag(registry.version("1").run_id, EVALUATION_DIGEST_TAG, "digest")
+    rewards = rewards_at_the_gate(registry, tmp_path)
+    assert rewards is not None
+    assert rewards.tolist() == answers()["aligned_reward"].tolist()
+
+
+def test_a_champion_whose_files_are_gone_cannot_be_compared_with(registry: Registry, tmp_path: Path) -> None:
+    registry.add()
+    run = registry.run_of("1")
+    registry.client.set_tag(run.info.run_id, EVALUATION_DIGEST_TAG, "digest")
+    shutil.rmtree(url2pathname(urlparse(run.info.artifact_uri).path))
+    assert rewards_at_the_gate(registry, tmp_path) is None
+
+
+def test_a_champion_without_a_run_cannot_be_compared_with(registry: Registry, tmp_path: Path) -> None:
+    register_by_hand(registry)
+    assert rewards_at_the_gate(registry, tmp_path) is None
+    registry.add()
+    registry.promote("1")
+    assert "it was not registered by `clha register`" in registry.promote("2").sentence()
 
 
 # --- the command line

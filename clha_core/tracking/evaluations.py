@@ -18,7 +18,7 @@ from clha_core.errors import UserError
 from clha_core.evaluation.summary import NOT_INDEPENDENT, is_marked
 from clha_core.params import RegistryParams
 from clha_core.tracking.lineage import JUDGE_TAG
-from clha_core.tracking.registry import is_absent
+from clha_core.tracking.registry import is_absent, run_of
 
 HERE = "here"
 FORMS = (
@@ -123,9 +123,13 @@ def evaluation_of_version(version: ModelVersion) -> Evaluation:
     """
     aliases = f" ({', '.join(sorted(version.aliases))})" if version.aliases else ""
     name = f"{version.name} version {version.version}{aliases}"
-    if not version.run_id:
-        raise UserError(f"{name} was not registered by `clha register`: it has no run, and so no evaluation.")
-    return evaluation_of_run(mlflow.get_run(version.run_id), name)
+    run = run_of(MlflowClient(), version)
+    if run is None:
+        raise UserError(
+            f"{name} has no run in MLflow, and so no evaluation: it was not registered by `clha register`, or its "
+            "run was deleted."
+        )
+    return evaluation_of_run(run, name)
 
 
 def evaluation_of_run(run: Run, name: str) -> Evaluation:
