@@ -21,6 +21,7 @@ from test_evaluation_report import answers
 from typer.testing import CliRunner
 
 from clha_core.cli import app
+from clha_core.comparison.compare import Side
 from clha_core.errors import UserError
 from clha_core.evaluation.metrics import Interval
 from clha_core.params import Params
@@ -125,7 +126,13 @@ def test_a_run_is_found_by_its_name_while_only_one_has_it(registry: Registry) ->
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("nothing", "there is nothing called 'nothing'"), ("7", "nothing called '7'"), ("it's", "nothing called")],
+    [
+        ("nothing", "there is nothing called 'nothing'"),
+        ("7", "nothing called '7'"),
+        (str(2**31), "nothing called"),
+        (str(10**22), "nothing called"),
+        ("it's", "nothing called"),
+    ],
 )
 def test_an_unknown_name_says_what_names_there_are(registry: Registry, name: str, sentence: str) -> None:
     with pytest.raises(UserError, match="(?s)" + sentence + r".*MLflow run.*`here`"):
@@ -137,6 +144,11 @@ def test_a_version_of_a_model_that_does_not_exist_is_not_looked_for_among_runs(r
         find_side(registry.client, "other/3", registry.params.registry, registry.root)
 
 
+def test_a_number_that_no_version_can_have_is_no_trouble_of_the_servers(registry: Registry) -> None:
+    with pytest.raises(UserError, match=f"{registry.name} has no version or alias '{10**22}'"):
+        operations.show(registry.params, str(10**22), registry.root)
+
+
 def test_a_run_that_was_never_evaluated_is_named(registry: Registry) -> None:
     with mlflow.start_run(run_name="died early") as run:
         pass
@@ -145,15 +157,20 @@ def test_a_run_that_was_never_evaluated_is_named(registry: Registry) -> None:
 
 
 def test_the_working_tree_is_here(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="dvc repro"):
-        find_side(registry.client, "here", registry.params.registry, tmp_path)
+    def here(name: str) -> Side:
+        return find_side(registry.client, name, registry.params.registry, tmp_path)
+
+    with pytest.raises(UserError, match=r"no reports/evaluation/generations\.parquet here: run `dvc repro`"):
+        here("here")
     folder = tmp_path / "reports" / "evaluation"
     folder.mkdir(parents=True)
     answers().to_parquet(folder / "generations.parquet")
     (folder / "protocol.json").write_text(json.dumps(PROTOCOL), encoding="utf-8")
+    with pytest.raises(UserError, match=r"no metrics/evaluate\.json here: run `dvc repro`"):
+        here("here")
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "evaluate.json").write_text('{"judge": {"rated_training_data": true}}', encoding="utf-8")
-    assert find_side(registry.client, "here:base", registry.params.registry, tmp_path).evaluation.marked
+    assert here("here:base").evaluation.marked
 
 
 # --- promotion
@@ -455,11 +472,12 @@ def test_the_commands_list_promote_show_and_roll_back(checkout: Registry) -> Non
 def test_compare_prints_a_verdict_and_writes_all_figures(checkout: Registry, tmp_path: Path) -> None:
     checkout.add()
     checkout.add(0.25)
-    output = clha("compare", "2", "1:base", "--json", str(tmp_path / "all.json"), "--page", str(tmp_path / "page.html"))
+    files = tmp_path / "new" / "all.json", tmp_path / "pages" / "page.html"
+    output = clha("compare", "2", "1:base", "--json", str(files[0]), "--page", str(files[1]))
     assert f"B is the base of {checkout.name} version 1." in output
     assert "A is better" in output
-    figures = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
+    figures = json.loads(files[0].read_text(encoding="utf-8"))
     total = figures["metrics"]["A_vs_B"]["total"]
     assert total["reward_difference"] == pytest.approx(1.75)
     assert {"reward_sigmoid_x100_difference_low", "gold_difference", "win", "tie", "lose"} <= set(total)
-    assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<html" in files[1].read_text(encoding="utf-8")
