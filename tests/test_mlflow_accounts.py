@@ -15,6 +15,7 @@ from clha_core.cli import app
 from clha_core.explain import sentence_for
 from clha_core.params import Params
 from clha_core.tracking.mlflow_tracker import connect
+from clha_core.tracking.registry import champion_of
 from reliability.servers import Server, mlflow_server
 
 pytestmark = pytest.mark.long
@@ -82,6 +83,11 @@ def refused(server: Server, folder: Path, params: Params, monkeypatch: pytest.Mo
     return sentence_for(error) or str(error)
 
 
+def champion(client: MlflowClient) -> str | None:
+    version = champion_of(client, "clha-policy")
+    return None if version is None else str(version.version)
+
+
 def test_an_account_that_may_not_promote_is_told_what_it_lacks(
     server: Server, make_params: Callable[..., Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +95,14 @@ def test_an_account_that_may_not_promote_is_told_what_it_lacks(
     said = refused(server, tmp_path, make_params(), monkeypatch, "registry", "promote", "1", "--why", "it won")
     assert f"MLflow at {server.url} does not allow the account 'reader' to do this" in said
     assert "MANAGE on the registered model" in said
-    assert dict(MlflowClient().get_registered_model("clha-policy").aliases) == {}
+    assert champion(MlflowClient()) is None
+
+    log_in(monkeypatch, server, ADMIN, PASSWORD)
+    accounts = get_app_client("basic-auth", tracking_uri=server.url)
+    accounts.create_registered_model_permission("clha-policy", READER, "MANAGE")
+    log_in(monkeypatch, server, READER, READERS_PASSWORD)
+    assert CliRunner().invoke(app, ["registry", "promote", "1", "--why", "it won"]).exit_code == 0
+    assert champion(MlflowClient()) == "1"
 
 
 @pytest.mark.parametrize(
