@@ -99,7 +99,7 @@ def test_an_account_that_may_not_promote_is_told_what_it_lacks(
 
     log_in(monkeypatch, server, ADMIN, PASSWORD)
     accounts = get_app_client("basic-auth", tracking_uri=server.url)
-    accounts.create_registered_model_permission("clha-policy", READER, "MANAGE")
+    accounts.grant_user_permission(READER, "registered_model", "clha-policy", "MANAGE")
     log_in(monkeypatch, server, READER, READERS_PASSWORD)
     assert CliRunner().invoke(app, ["registry", "promote", "1", "--why", "it won"]).exit_code == 0
     assert champion(MlflowClient()) == "1"
