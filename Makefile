@@ -105,5 +105,8 @@ lock: ## Write requirements.lock anew: the newest versions that pyproject.toml a
 	  .clha/lock/bin/pip freeze --all --exclude pip --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+cpu$$/\1/'; } > requirements.lock
 	rm -rf .clha/lock
 
-clean: ## Remove scratch files (data, models and the MLflow database stay)
-	rm -rf .clha .pytest_cache .mypy_cache .ruff_cache .hypothesis
+# Only what can be made again: .clha also has replies that were paid for, records that wait for MLflow, Prefect's database,
+# the workspaces of runs that may be retried, and locks that somebody may hold.
+clean: ## Remove caches, logs and the checkpoints of unfinished trainings (data, models, databases and paid replies stay)
+	rm -rf $(addprefix .clha/,trainings rescore vllm scoreboard reliability lock logs prefect-ui)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

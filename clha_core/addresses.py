@@ -1,6 +1,6 @@
 """Addresses for readers: without what may be secret in them."""
 
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 
 def public_address(url: str) -> str:
@@ -9,6 +9,13 @@ def public_address(url: str) -> str:
     if not parts.netloc:  # sqlite:///mlflow.db, a folder
         return url
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def without_login(url: str) -> tuple[str, str, str]:
+    """A URL less user and password, and these two, empty where there are none."""
+    parts = urlsplit(url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return bare, unquote(parts.username or ""), unquote(parts.password or "")
 
 
 def without_secrets(text: str, url: str) -> str:

@@ -1,4 +1,4 @@
-"""Sentences for errors that are nobody's bug: the disk is full, the MLflow server is down.
+"""Sentences for errors that are nobody's bug: the disk is full, the MLflow server is down, a file is not there.
 
 They can come from any line that writes or records, out of any library, each of which has its own exceptions for them.
 """
@@ -31,12 +31,14 @@ def sentence_for(error: Exception) -> str | None:
     if "mlflow" in sys.modules:  # else it cannot be MLflow's
         from mlflow.exceptions import MlflowException
 
-        from clha_core.tracking.mlflow_tracker import unusable
         from clha_core.tracking.outbox import is_down
+        from clha_core.tracking.server import refuses_account, unusable
 
-        return next(
-            (unusable(cause) for cause in causes if isinstance(cause, MlflowException) and is_down(cause)), None
-        )
+        for cause in causes:
+            if isinstance(cause, MlflowException) and (is_down(cause) or refuses_account(cause)):
+                return unusable(cause)
+    if isinstance(error, OSError) and isinstance(error.filename, str | Path) and error.strerror:
+        return f"{error.filename} cannot be used: {error.strerror.lower()}. Correct the path, or what is there."
     return None
 
 

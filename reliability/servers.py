@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 START_SECONDS = 120.0
+AUTHORIZATION = "mlflow.server.auth:authenticate_request_basic_auth"  # MLflow's own, by name and password
 
 
 def free_port() -> int:
@@ -83,8 +84,12 @@ class Server:
         self.kill()
 
 
-def mlflow_server(folder: Path) -> Server:
-    """An MLflow server over a database in `folder`, artifacts through its proxy."""
+def mlflow_server(folder: Path, admin: tuple[str, str] | None = None) -> Server:
+    """An MLflow server over a database in `folder`, artifacts through its proxy.
+
+    Args:
+        admin: name and password of its administrator; without, it has no accounts and lets everybody in.
+    """
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += [
@@ -93,7 +98,17 @@ def mlflow_server(folder: Path) -> Server:
         "--artifacts-destination",
         str(folder / "artifacts"),
     ]
-    return Server(command, port, "/health", folder)
+    if admin is None:
+        return Server(command, port, "/health", folder)
+    accounts = ["[mlflow]", "default_permission = READ", f"database_uri = sqlite:///{folder / 'accounts.db'}"]
+    accounts += [f"admin_username = {admin[0]}", "authorization_function = " + AUTHORIZATION]
+    (folder / "accounts.ini").write_text("\n".join(accounts) + "\n", encoding="utf-8")
+    environment = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "accounts.ini"),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": admin[1],
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "only-of-this-test",
+    }
+    return Server([*command, "--app-name", "basic-auth"], port, "/health", folder, environment)
 
 
 S3_KEYS = {

@@ -1,10 +1,12 @@
 """The command line: instant help, sentences instead of tracebacks."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from answers import generations, write_generations
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,4 +59,15 @@ def test_a_problem_is_a_sentence_and_status_1(tmp_path: Path, arguments: list[st
     result = clha(*arguments, cwd=tmp_path)
     assert result.returncode == 1
     assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_file_in_the_place_of_a_folder_is_a_sentence_that_names_it(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    write_generations(generations(3), tmp_path)
+    systems = ("--system", "quokka", "--against", "numbat")
+    table = ("--generations", "generations.parquet")
+    result = clha("assess", "export", *systems, *table, "--out", "params.yaml", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "params.yaml/for-raters cannot be used: not a directory." in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,10 +1,13 @@
 """MLflow goes away: before a training, and in the middle of one."""
 
 import os
+import resource
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -12,6 +15,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from project import Project, clone_with_cache
+from test_security_secrets import PASSWORD, files_with
 
 from clha_core import paths
 from clha_core.digest import file_digest
@@ -37,7 +41,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def uri(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if not server.answers():
         server.start()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):  # undone after the test, whoever sets them
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url.replace("//", f"//ana:{PASSWORD}@"))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     yield server.url
     mlflow.end_run()
@@ -45,6 +52,28 @@ def uri(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def margins(run_id: str) -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in MlflowClient().get_metric_history(run_id, "rewards/margins")]
+
+
+def unexpected(run_id: str) -> outbox.Send:
+    raise AssertionError("sent")
+
+
+def sent_from(root: Path) -> list[str]:
+    """Names of the calls that are sent to a server at port 1."""
+    sent: list[str] = []
+    outbox.deliver(root, "http://127.0.0.1:1", lambda run_id: lambda method, arguments: sent.append(method))
+    return sent
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A disk that is full as far as this process is concerned."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_training_that_cannot_be_recorded_does_not_start(tmp_path: Path) -> None:
@@ -89,19 +118,30 @@ def test_what_a_training_says_while_mlflow_is_down_is_there_after_the_next_comma
 
 
 def test_a_training_sends_what_waited_as_soon_as_mlflow_is_back(
-    server: Server, uri: str, make_params: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server,
+    uri: str,
+    make_params: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    """And tells nobody the password that was in the server's address, neither on the terminal nor on the disk."""
     with training_run(make_params(), tmp_path, tmp_path / "checkpoints") as tracker:
         run_id = (tmp_path / "checkpoints" / "mlflow_run_id").read_text()
         server.kill()
         tracker.log_metrics({"rewards/margins": 1.0}, step=1)
         tracker.log_metrics({"rewards/margins": 2.0}, step=2)
+        assert list(outbox.outbox_folder(tmp_path).glob("*.jsonl"))
+        assert files_with([PASSWORD], tmp_path) == []
         server.start()
         monkeypatch.setattr(outbox, "PROBE_SECONDS", 0.0)
         tracker._next_look = 0.0
         tracker.log_metrics({"rewards/margins": 3.0}, step=3)
         assert margins(run_id) == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert MlflowClient().get_run(run_id).info.status == "FINISHED"
+    printed = "".join(capfd.readouterr())
+    assert f"MLflow at {server.url} answers again" in printed
+    assert PASSWORD not in printed
 
 
 def test_a_training_that_is_killed_while_mlflow_is_down_loses_only_the_line_it_was_writing(tmp_path: Path) -> None:
@@ -110,9 +150,46 @@ def test_a_training_that_is_killed_while_mlflow_is_down_loses_only_the_line_it_w
     file = outbox.outbox_folder(tmp_path) / "run.jsonl"
     file.write_text(file.read_text() + '{"method": "log_me')
     box.close()
-    sent: list[str] = []
-    outbox.deliver(tmp_path, "http://127.0.0.1:1", lambda run_id: lambda method, arguments: sent.append(method))
-    assert sent == ["log_metrics"]
+    assert sent_from(tmp_path) == ["log_metrics"]
+
+
+@pytest.mark.parametrize("left", ["", '{"uri": "http://127'])
+def test_a_kill_before_the_first_line_was_written_leaves_nothing_to_send(tmp_path: Path, left: str) -> None:
+    folder = outbox.outbox_folder(tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "run.jsonl").write_text(left, encoding="utf-8")
+    outbox.deliver(tmp_path, "http://127.0.0.1:1", unexpected)
+    assert not (folder / "run.jsonl").exists()
+
+
+def test_what_is_kept_after_half_a_line_is_whole(tmp_path: Path) -> None:
+    file = outbox.outbox_folder(tmp_path) / "run.jsonl"
+    for half in ('{"uri": "http://127', '{"method": "log_me'):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(half)
+        box = outbox.Outbox(tmp_path, "http://127.0.0.1:1", "run")
+        box.keep("set_tags", {"tags": {"a": "b"}})
+        box.close()
+    assert sent_from(tmp_path) == ["set_tags", "set_tags"]
+
+
+def test_a_call_that_finds_no_room_leaves_what_waited_whole(tmp_path: Path) -> None:
+    box = outbox.Outbox(tmp_path, "http://127.0.0.1:1", "run")
+    box.keep("set_tags", {"tags": {"a": "b"}})
+    size = (outbox.outbox_folder(tmp_path) / "run.jsonl").stat().st_size
+    with largest_file(size + 10), pytest.raises(OSError, match="File too large"):
+        box.keep("log_metrics", {"metrics": {"loss": 1.0}, "step": 1, "at": 0})
+    box.keep("set_tags", {"tags": {"c": "d"}})
+    box.close()
+    assert sent_from(tmp_path) == ["set_tags", "set_tags"]
+
+
+def test_what_waits_is_for_its_owner_alone(tmp_path: Path) -> None:
+    box = outbox.Outbox(tmp_path, "http://127.0.0.1:1", "run")
+    box.keep("set_tags", {"tags": {"a": "b"}})
+    box.close()
+    assert stat.filemode((outbox.outbox_folder(tmp_path) / "run.jsonl").stat().st_mode) == "-rw-------"
 
 
 def test_what_waits_for_one_server_is_not_sent_to_another(tmp_path: Path) -> None:
@@ -120,10 +197,7 @@ def test_what_waits_for_one_server_is_not_sent_to_another(tmp_path: Path) -> Non
     box.keep("set_tags", {"tags": {"a": "b"}})
     box.close()
 
-    def refuse(run_id: str) -> outbox.Send:
-        raise AssertionError("sent")
-
-    outbox.deliver(tmp_path, "http://127.0.0.1:2", refuse)
+    outbox.deliver(tmp_path, "http://127.0.0.1:2", unexpected)
     assert (outbox.outbox_folder(tmp_path) / "run.jsonl").exists()
 
 

@@ -1,12 +1,18 @@
 """The registry in operation: names for models, promotion, the way back, and what the pages say. A real database."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
+import click.testing
 import mlflow
+import mlflow.cli
+import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -15,15 +21,16 @@ from test_evaluation_report import answers
 from typer.testing import CliRunner
 
 from clha_core.cli import app
+from clha_core.comparison.compare import Side
 from clha_core.errors import UserError
 from clha_core.evaluation.metrics import Interval
 from clha_core.params import Params
 from clha_core.tracking import operations
 from clha_core.tracking.evaluations import find_side
-from clha_core.tracking.lineage import FLOW_RUN_URL, repository_url
+from clha_core.tracking.lineage import EVALUATION_DIGEST_TAG, FLOW_RUN_URL, repository_url
 from clha_core.tracking.mlflow_tracker import MlflowTracker, connect
 from clha_core.tracking.promotion import apply_gate
-from clha_core.tracking.registry import GateResult
+from clha_core.tracking.registry import GateResult, rewards_of_version
 
 PROTOCOL = {"prompts": "aa", "judge": "bb", "max_new_tokens": 64}
 NUMBERS = count()
@@ -119,7 +126,13 @@ def test_a_run_is_found_by_its_name_while_only_one_has_it(registry: Registry) ->
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("nothing", "there is nothing called 'nothing'"), ("7", "nothing called '7'"), ("it's", "nothing called")],
+    [
+        ("nothing", "there is nothing called 'nothing'"),
+        ("7", "nothing called '7'"),
+        (str(2**31), "nothing called"),
+        (str(10**22), "nothing called"),
+        ("it's", "nothing called"),
+    ],
 )
 def test_an_unknown_name_says_what_names_there_are(registry: Registry, name: str, sentence: str) -> None:
     with pytest.raises(UserError, match="(?s)" + sentence + r".*MLflow run.*`here`"):
@@ -131,6 +144,11 @@ def test_a_version_of_a_model_that_does_not_exist_is_not_looked_for_among_runs(r
         find_side(registry.client, "other/3", registry.params.registry, registry.root)
 
 
+def test_a_number_that_no_version_can_have_is_no_trouble_of_the_servers(registry: Registry) -> None:
+    with pytest.raises(UserError, match=f"{registry.name} has no version or alias '{10**22}'"):
+        operations.show(registry.params, str(10**22), registry.root)
+
+
 def test_a_run_that_was_never_evaluated_is_named(registry: Registry) -> None:
     with mlflow.start_run(run_name="died early") as run:
         pass
@@ -139,15 +157,20 @@ def test_a_run_that_was_never_evaluated_is_named(registry: Registry) -> None:
 
 
 def test_the_working_tree_is_here(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="dvc repro"):
-        find_side(registry.client, "here", registry.params.registry, tmp_path)
+    def here(name: str) -> Side:
+        return find_side(registry.client, name, registry.params.registry, tmp_path)
+
+    with pytest.raises(UserError, match=r"no reports/evaluation/generations\.parquet here: run `dvc repro`"):
+        here("here")
     folder = tmp_path / "reports" / "evaluation"
     folder.mkdir(parents=True)
     answers().to_parquet(folder / "generations.parquet")
     (folder / "protocol.json").write_text(json.dumps(PROTOCOL), encoding="utf-8")
+    with pytest.raises(UserError, match=r"no metrics/evaluate\.json here: run `dvc repro`"):
+        here("here")
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "evaluate.json").write_text('{"judge": {"rated_training_data": true}}', encoding="utf-8")
-    assert find_side(registry.client, "here:base", registry.params.registry, tmp_path).evaluation.marked
+    assert here("here:base").evaluation.marked
 
 
 # --- promotion
@@ -332,6 +355,88 @@ def test_the_page_of_a_repository_has_no_password(remote: str, page: str) -> Non
     assert repository_url(remote) == page
 
 
+# --- what is gone
+
+
+def put_into_the_bin(registry: Registry, number: str) -> None:
+    registry.client.delete_run(registry.version(number).run_id)
+
+
+def delete_for_good(registry: Registry, number: str) -> None:
+    put_into_the_bin(registry, number)
+    options = ["--backend-store-uri", f"sqlite:///{registry.root / 'mlflow.db'}"]
+    result = click.testing.CliRunner().invoke(mlflow.cli.gc, [*options, "--run-ids", registry.version(number).run_id])
+    assert result.exit_code == 0, result.output
+
+
+def register_by_hand(registry: Registry) -> None:
+    registry.client.create_model_version(registry.name, "file:///nowhere", None)
+
+
+@pytest.mark.parametrize("delete", [put_into_the_bin, delete_for_good])
+def test_champions_change_although_a_run_was_deleted(
+    registry: Registry, delete: Callable[[Registry, str], None]
+) -> None:
+    for number in ("1", "2", "3"):
+        registry.add()
+        if number != "3":
+            registry.promote(number)
+    delete(registry, "2")
+    assert registry.promote("3").version == "3"
+    assert registry.aliases() == {"champion": "3", "previous": "2"}
+    assert registry.rollback().version == "2"
+    assert registry.aliases() == {"champion": "2", "previous": "1"}
+    assert len(operations.listing(registry.params, None, registry.root)) == 3
+
+
+def test_a_page_says_who_is_champion_also_where_the_run_is_in_the_bin(registry: Registry) -> None:
+    registry.add()
+    put_into_the_bin(registry, "1")
+    registry.promote("1", "nobody else")
+    assert "nobody else" in registry.version("1").description
+
+
+def test_a_page_that_mlflow_does_not_take_is_said_and_the_champion_stays(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.add()
+    registry.add()
+    registry.promote("1")
+    with mlflow.start_run(registry.version("2").run_id) as run:  # names of tags have 250 characters at most
+        MlflowTracker(run).log_dataset("x" * 300, registry.root, "md5", "training")
+    registry.promote("2")
+    assert registry.aliases() == {"champion": "2", "previous": "1"}
+    assert f"The page of {registry.name} version 2 in MLflow stays as it was" in capsys.readouterr().out
+
+
+def rewards_at_the_gate(registry: Registry, folder: Path) -> pd.Series | None:
+    return rewards_of_version(registry.version("1"), "digest", folder)
+
+
+def test_a_champion_that_was_evaluated_alike_has_rewards_at_the_gate(registry: Registry, tmp_path: Path) -> None:
+    registry.add()
+    registry.client.set_tag(registry.version("1").run_id, EVALUATION_DIGEST_TAG, "digest")
+    rewards = rewards_at_the_gate(registry, tmp_path)
+    assert rewards is not None
+    assert rewards.tolist() == answers()["aligned_reward"].tolist()
+
+
+def test_a_champion_whose_files_are_gone_cannot_be_compared_with(registry: Registry, tmp_path: Path) -> None:
+    registry.add()
+    run = registry.run_of("1")
+    registry.client.set_tag(run.info.run_id, EVALUATION_DIGEST_TAG, "digest")
+    shutil.rmtree(url2pathname(urlparse(run.info.artifact_uri).path))
+    assert rewards_at_the_gate(registry, tmp_path) is None
+
+
+def test_a_champion_without_a_run_cannot_be_compared_with(registry: Registry, tmp_path: Path) -> None:
+    register_by_hand(registry)
+    assert rewards_at_the_gate(registry, tmp_path) is None
+    registry.add()
+    registry.promote("1")
+    assert "it was not registered by `clha register`" in registry.promote("2").sentence()
+
+
 # --- the command line
 
 
@@ -367,11 +472,12 @@ def test_the_commands_list_promote_show_and_roll_back(checkout: Registry) -> Non
 def test_compare_prints_a_verdict_and_writes_all_figures(checkout: Registry, tmp_path: Path) -> None:
     checkout.add()
     checkout.add(0.25)
-    output = clha("compare", "2", "1:base", "--json", str(tmp_path / "all.json"), "--page", str(tmp_path / "page.html"))
+    files = tmp_path / "new" / "all.json", tmp_path / "pages" / "page.html"
+    output = clha("compare", "2", "1:base", "--json", str(files[0]), "--page", str(files[1]))
     assert f"B is the base of {checkout.name} version 1." in output
     assert "A is better" in output
-    figures = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
+    figures = json.loads(files[0].read_text(encoding="utf-8"))
     total = figures["metrics"]["A_vs_B"]["total"]
     assert total["reward_difference"] == pytest.approx(1.75)
     assert {"reward_sigmoid_x100_difference_low", "gold_difference", "win", "tie", "lose"} <= set(total)
-    assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<html" in files[1].read_text(encoding="utf-8")

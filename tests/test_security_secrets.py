@@ -1,5 +1,6 @@
 """Keys and passwords stay in the environment: no file, log, record or message has them."""
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,9 @@ from project import SECRETS, Project
 from clha_core.endpoint import Endpoint, Request
 from clha_core.errors import UserError
 from clha_core.params import flatten, load_params
+from clha_core.tracking import outbox
 from clha_core.tracking.mlflow_tracker import connect
+from clha_core.tracking.server import server_uri
 
 PASSWORD = "pw-1234-of-ana"
 
@@ -80,11 +83,49 @@ def test_an_endpoint_with_a_password_in_its_address_is_named_without(tmp_path: P
 def test_an_mlflow_server_with_a_password_in_its_address_is_named_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):  # undone after the test, whoever sets them
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address.format(PASSWORD, PASSWORD))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9") as caught:
         connect(tmp_path, "clha")
     assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ana", None])
+def test_a_login_in_the_address_of_an_mlflow_server_moves_to_mlflows_variables(
+    monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    """Unless they are set; processes that are started later get the bare address."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://clha:p%40ss%2F@mlflow.example:5000/sub")
+    for variable in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(variable, name or "")
+        if name is None:
+            monkeypatch.delenv(variable)
+    assert server_uri() == "https://mlflow.example:5000/sub"
+    assert os.environ["MLFLOW_TRACKING_URI"] == "https://mlflow.example:5000/sub"
+    login = os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]
+    assert login == ((name, name) if name else ("clha", "p@ss/"))
+
+
+@pytest.mark.parametrize("uri", ["", "sqlite:///mlflow.db", f"postgresql://ana:{PASSWORD}@db.example/mlflow"])
+def test_what_is_no_server_keeps_its_address(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert server_uri() == (uri or None)
+
+
+def test_no_password_of_an_mlflow_database_waits_on_the_disk(tmp_path: Path) -> None:
+    box = outbox.Outbox(tmp_path, f"postgresql://ana:{PASSWORD}@db.example/mlflow", "run")
+    box.keep("set_tags", {"tags": {"a": "b"}})
+    box.close()
+    assert files_with(["db.example"], tmp_path)
+    assert files_with([PASSWORD], tmp_path) == []
+
+
+@pytest.mark.parametrize("address", ["http://ana:{}@127.0.0.1", "http://ana:{}@127.0.0.1:9"])
+def test_a_server_with_a_password_in_its_address_that_is_down_is_no_crash(address: str) -> None:
+    assert not outbox.answers(address.format(PASSWORD))
 
 
 def test_no_parameter_is_a_secret_or_an_address() -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, UNAUTHENTICATED
 
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
+from clha_core.explain import sentence_for
 from clha_core.tracking.lineage import FLOW_RUN_ID, locked_md5, origin_tags, project_home
 from clha_core.tracking.mlflow_tracker import connect
 from clha_core.tracking.record import comparable_figures, reward_model_figures, run_name
@@ -107,6 +110,24 @@ def test_the_record_has_how_well_reward_models_predict_unseen_labels() -> None:
         "reward_models/reward/validation/log_loss": 0.5,
         "reward_models/reward/validation/calibration_error": 0.1,
     }
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(PERMISSION_DENIED, "does not allow the account 'ana'"), (UNAUTHENTICATED, "does not let in the account 'ana'")],
+)
+def test_a_server_that_refuses_the_account_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, code: int, words: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ana")
+    said = sentence_for(MlflowException("API request to /model-versions/set-tag failed", error_code=code))
+    assert said is not None
+    assert words in said
+    assert "MLFLOW_TRACKING_PASSWORD" in said
+
+
+def test_a_request_that_mlflow_finds_wrong_stays_a_traceback() -> None:
+    assert sentence_for(MlflowException("no such tag", error_code=INVALID_PARAMETER_VALUE)) is None
 
 
 def test_a_server_that_does_not_answer_stops_at_once_with_a_sentence(

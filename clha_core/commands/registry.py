@@ -47,10 +47,12 @@ def compare(
     say(console, verdict(comparison))
     if json_file is not None:
         figures = {"A": comparison.a.name, "B": comparison.b.name, "metrics": comparison.metrics}
+        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if page is not None:
         from clha_core.comparison.page import comparison_page
 
+        page.parent.mkdir(parents=True, exist_ok=True)
         comparison_page(comparison, params.evaluate, page)
 
 

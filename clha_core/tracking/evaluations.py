@@ -18,13 +18,14 @@ from clha_core.errors import UserError
 from clha_core.evaluation.summary import NOT_INDEPENDENT, is_marked
 from clha_core.params import RegistryParams
 from clha_core.tracking.lineage import JUDGE_TAG
-from clha_core.tracking.registry import is_absent
+from clha_core.tracking.registry import is_absent, run_of
 
 HERE = "here"
 FORMS = (
     "a registered version (champion, 3, clha-policy@champion, clha-policy/3), an MLflow run (its id, the beginning of "
     "it, or its name), or `here` for reports/evaluation"
 )
+LARGEST_NUMBER = 2**31 - 1  # that MLflow's databases hold as a version
 RUN_ID_PREFIX = re.compile(r"[0-9a-f]{4,32}")
 ARTIFACTS, EVALUATION_FILES = "evaluation", ("generations.parquet", "protocol.json")
 
@@ -56,9 +57,10 @@ def find_version(client: MlflowClient, reference: str, registry: RegistryParams)
     named = re.fullmatch(r"(?P<model>.+)[@/](?P<version>[^@/]+)", reference)
     model, version = (named["model"], named["version"]) if named else (registry.model_name, reference)
     try:
-        if version.isdecimal():
+        if not version.isdecimal():
+            return client.get_model_version_by_alias(model, version)
+        if int(version) <= LARGEST_NUMBER:
             return client.get_model_version(model, version)
-        return client.get_model_version_by_alias(model, version)
     except MlflowException as error:
         if not is_absent(error) and error.error_code != "INVALID_PARAMETER_VALUE":  # no name that an alias could have
             raise
@@ -109,8 +111,9 @@ def evaluation_here(root: Path) -> Evaluation:
         UserError: it did not run.
     """
     folder = root / paths.EVALUATION
-    if not folder.is_dir():
-        raise UserError(f"there is no {paths.EVALUATION} here: run `dvc repro` (or `dvc pull`) first.")
+    for needed in (paths.GENERATIONS, paths.EVALUATION_PROTOCOL, paths.EVALUATE_METRICS):
+        if not (root / needed).is_file():
+            raise UserError(f"there is no {needed} here: run `dvc repro` (or `dvc pull`) first.")
     metrics = json.loads((root / paths.EVALUATE_METRICS).read_text(encoding="utf-8"))
     return _read(folder, "the working tree", is_marked(metrics))
 
@@ -123,9 +126,13 @@ def evaluation_of_version(version: ModelVersion) -> Evaluation:
     """
     aliases = f" ({', '.join(sorted(version.aliases))})" if version.aliases else ""
     name = f"{version.name} version {version.version}{aliases}"
-    if not version.run_id:
-        raise UserError(f"{name} was not registered by `clha register`: it has no run, and so no evaluation.")
-    return evaluation_of_run(mlflow.get_run(version.run_id), name)
+    run = run_of(MlflowClient(), version)
+    if run is None:
+        raise UserError(
+            f"{name} has no run in MLflow, and so no evaluation: it was not registered by `clha register`, or its "
+            "run was deleted."
+        )
+    return evaluation_of_run(run, name)
 
 
 def evaluation_of_run(run: Run, name: str) -> Evaluation:

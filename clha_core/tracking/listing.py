@@ -9,7 +9,8 @@ from mlflow.entities.model_registry import ModelVersion
 from clha_core.errors import UserError
 from clha_core.evaluation.table import NOTHING
 from clha_core.tracking.lineage import COMMIT_TAG
-from clha_core.tracking.version_page import origin_of, run_of
+from clha_core.tracking.registry import run_of
+from clha_core.tracking.version_page import origin_of
 
 COLUMNS = ["Version", "Alias", "Run", "Evaluation reward", "Gate", "Champion", "Data", "Commit"]
 SHORT = 8  # of a digest: enough to tell versions apart; `clha registry show` has all of it

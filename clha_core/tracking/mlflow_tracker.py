@@ -18,13 +18,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from clha_core import paths
-from clha_core.addresses import public_address, without_secrets
+from clha_core.addresses import public_address
 from clha_core.digest import folder_digest
 from clha_core.errors import UserError
 from clha_core.params import Params
 from clha_core.tracking.lineage import DVC_MD5_TAG, MODEL_DIGEST_TAG, project_home
 from clha_core.tracking.outbox import Outbox, PatientTracker, Send, deliver, now
 from clha_core.tracking.record import rebuild_record, run_name
+from clha_core.tracking.server import server_uri, unusable
 from clha_core.tracking.turns import DATABASE, FINISHED_MODELS, turn
 
 PARAMS_PER_REQUEST = 100  # MLflow's limit for one batch
@@ -103,15 +104,6 @@ def _named_server() -> Iterator[None]:
         raise UserError(unusable(error)) from None
 
 
-def unusable(error: Exception) -> str:
-    """What a user can do about an error of MLflow."""
-    where = mlflow.get_tracking_uri()
-    return (
-        f"MLflow at {public_address(where)} cannot be used: {without_secrets(str(error), where)}\n"
-        "Start it (make mlflow), or correct MLFLOW_TRACKING_URI."
-    )
-
-
 def connect(root: Path, experiment: str) -> MlflowClient:
     """Choose the server and the experiment; both exist afterwards, and the server gets what waited for it.
 
@@ -120,7 +112,7 @@ def connect(root: Path, experiment: str) -> MlflowClient:
     """
     # MLflow repeats a failed request for minutes by default; a server that is down should be named in seconds.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = server_uri()
     home = project_home(root)
     mlflow.set_tracking_uri(uri or f"sqlite:///{home / 'mlflow.db'}")
     with _named_server():

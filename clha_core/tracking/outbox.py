@@ -5,6 +5,7 @@ A training of hours goes on while its MLflow server is down. Every call that the
 answers again: by the training itself, else by the next command that uses MLflow (`clha_core.tracking.mlflow_tracker`).
 """
 
+import http.client
 import json
 import os
 import time
@@ -18,6 +19,7 @@ from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 
 from clha_core import paths
+from clha_core.addresses import public_address
 from clha_core.tracking.lineage import project_home
 
 PROBE_SECONDS = 30.0  # between two looks at a server that is down
@@ -41,7 +43,7 @@ def answers(uri: str) -> bool:
             return True
     except urllib.error.HTTPError as error:
         return error.code < SERVER_ERRORS
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 
@@ -55,23 +57,32 @@ class Outbox:
 
     def __init__(self, root: Path, uri: str, run_id: str) -> None:
         self._file = outbox_folder(root) / f"{run_id}.jsonl"
-        self._uri, self._run_id = uri, run_id
+        self._uri, self._run_id = public_address(uri), run_id
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _lock_of(self._file)
         self._lock.acquire()
+        _mend(self._file)
 
     @property
     def waiting(self) -> bool:
         return self._file.exists()
 
     def keep(self, method: str, arguments: Mapping[str, Any]) -> None:
-        """Add a call; it is on the disk afterwards."""
+        """Add a call; it is on the disk afterwards, for nobody else to read.
+
+        Raises:
+            OSError: the disk is full; nothing of the call is there.
+        """
         lines: list[dict[str, Any]] = [] if self.waiting else [{"uri": self._uri, "run": self._run_id}]
         lines.append({"method": method, "arguments": arguments})
-        with self._file.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(self._file, "a", encoding="utf-8", opener=_private) as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            _mend(self._file)
+            raise
 
     def flush(self, send: Send) -> None:
         """Send what waits.
@@ -96,6 +107,7 @@ class PatientTracker:
 
     def __init__(self, outbox: Outbox, send: Send, uri: str) -> None:
         self._outbox, self._send, self._uri = outbox, send, uri
+        self._where = public_address(uri)
         self._next_look = 0.0
 
     def log_params(self, params: Mapping[str, object]) -> None:
@@ -149,13 +161,13 @@ class PatientTracker:
             if not is_down(error):
                 raise
             return False
-        print(f"MLflow at {self._uri} answers again and has the whole record so far.", flush=True)
+        print(f"MLflow at {self._where} answers again and has the whole record so far.", flush=True)
         return True
 
     def _say_down(self) -> None:
         self._next_look = time.monotonic() + PROBE_SECONDS
         print(
-            f"MLflow at {self._uri} does not answer. The work goes on; what is to be recorded waits on disk and is "
+            f"MLflow at {self._where} does not answer. The work goes on; what is to be recorded waits on disk and is "
             "sent when MLflow answers again, at the latest by the next command that uses it.",
             flush=True,
         )
@@ -187,7 +199,8 @@ def deliver(root: Path, uri: str, sender: Callable[[str], Send]) -> None:
         except Timeout:
             continue
         try:
-            if file.exists() and (address := _read(file)[0])["uri"] == uri:
+            _mend(file)
+            if file.exists() and public_address((address := _read(file)[0])["uri"]) == public_address(uri):
                 _deliver_file(file, address["run"], sender)
         finally:
             lock.release()
@@ -212,9 +225,22 @@ def _send_file(file: Path, send: Send) -> None:
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    """Whole lines; one that a crash cut off was never reported as kept."""
-    *lines, _rest = file.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines]
+    with file.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _mend(file: Path) -> None:
+    """Remove what a kill or a full disk cut off: half a line, which was never reported as kept, or an empty file."""
+    if not file.exists():
+        return
+    if whole := file.read_bytes().rfind(b"\n") + 1:
+        os.truncate(file, whole)
+    else:
+        file.unlink()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)
 
 
 def _lock_of(file: Path) -> FileLock:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from clha_core.comparison.compare import ALIGNED, Side, require_same_protocol
 from clha_core.errors import UserError
@@ -174,9 +175,15 @@ def _champions_before(client: MlflowClient, name: str, champion: str) -> list[st
 
 
 def _write_pages(client: MlflowClient, name: str, aliases_before: dict[str, str]) -> None:
-    """The pages of all versions that have, or had before a change, an alias."""
-    for number in {*aliases_before.values(), *_aliases(client, name).values()}:
-        write_version_page(client, name, number)
+    """The pages of all versions that have, or had before a change, an alias.
+
+    The change has happened: a page that MLflow does not take is said, and is no reason to fail.
+    """
+    for number in sorted({*aliases_before.values(), *_aliases(client, name).values()}, key=int):
+        try:
+            write_version_page(client, name, number)
+        except MlflowException as error:
+            print(f"The page of {name} version {number} in MLflow stays as it was: {error}", flush=True)
 
 
 def _set_tags(client: MlflowClient, name: str, number: str, prefix: str, facts: dict[str, str]) -> None:

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import mlflow
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -61,8 +60,8 @@ def judge(
     ids = rewards["id"]
     if opponent_rewards is None or set(opponent_rewards.index) != set(ids):
         reason = (
-            f"{opponent} was evaluated on other prompts or by another reward model, so the two cannot be compared: "
-            "evaluate it again, or judge this model against the base (clha register --against-base)"
+            f"{opponent} has no evaluation in MLflow, or one on other prompts or by another reward model, so the two "
+            "cannot be compared: evaluate it again, or judge this model against the base (clha register --against-base)"
         )
         return GateResult(opponent, None, reason)
     difference = paired_bootstrap_difference(
@@ -94,12 +93,30 @@ def is_absent(error: MlflowException) -> bool:
     return error.error_code == "RESOURCE_DOES_NOT_EXIST" or "not found" in str(error)
 
 
+def run_of(client: MlflowClient, version: ModelVersion) -> Run | None:
+    """The training run of a version; None where it was registered by hand, or its run is gone for good.
+
+    A run that was deleted in MLflow's pages is there until `mlflow gc`, and can be read.
+    """
+    try:
+        return client.get_run(version.run_id) if version.run_id else None
+    except MlflowException as error:
+        if is_absent(error):
+            return None
+        raise
+
+
 def rewards_of_version(version: ModelVersion, evaluation_digest: str, scratch: Path) -> pd.Series | None:
-    """Per-prompt rewards of a registered version, if it was evaluated by the same protocol."""
-    run = mlflow.get_run(version.run_id)
-    if run.data.tags.get(EVALUATION_DIGEST_TAG) != evaluation_digest:
+    """Per-prompt rewards of a registered version; None if it was not evaluated by the same protocol, or its run or
+    the run's files are gone."""
+    client = MlflowClient()
+    run = run_of(client, version)
+    if run is None or run.data.tags.get(EVALUATION_DIGEST_TAG) != evaluation_digest:
         return None
-    local = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=GENERATIONS, dst_path=str(scratch))
+    recorded = client.list_artifacts(run.info.run_id, str(PurePosixPath(GENERATIONS).parent))
+    if GENERATIONS not in [artifact.path for artifact in recorded]:
+        return None
+    local = client.download_artifacts(run.info.run_id, GENERATIONS, str(scratch))
     table = pd.read_parquet(local, columns=["id", "aligned_reward"])
     return table.set_index("id")["aligned_reward"]
 

@@ -4,14 +4,13 @@ import re
 from collections.abc import Mapping
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from clha_core import paths
 from clha_core.markdown import as_text, link
 from clha_core.tracking.lineage import COMMIT_TAG, DVC_MD5_TAG, MODEL_MD5_TAG, REPOSITORY_TAG
-from clha_core.tracking.registry import is_absent
+from clha_core.tracking.registry import run_of
 
 MODEL = paths.ALIGNED_MODEL.as_posix()
 REGISTERED_TAG = "clha.registered_as"
@@ -23,23 +22,14 @@ def write_version_page(client: MlflowClient, name: str, number: str) -> None:
     """Write a version's description, tags to find it by, and on its run which version it is."""
     version = client.get_model_version(name, number)
     run = run_of(client, version)
-    if run is None:  # registered by hand, or its run was deleted
+    if run is None:
         return
     for key, value in origin_of(run).items():
         client.set_model_version_tag(name, number, key, value)
     client.update_model_version(name, number, description=describe(version, run))
     aliases = f" ({', '.join(sorted(version.aliases))})" if version.aliases else ""
-    client.set_tag(run.info.run_id, REGISTERED_TAG, f"{name} version {number}{aliases}")
-
-
-def run_of(client: MlflowClient, version: ModelVersion) -> Run | None:
-    """The training run of a version, where there is one."""
-    try:
-        return client.get_run(version.run_id) if version.run_id else None
-    except MlflowException as error:
-        if is_absent(error):
-            return None
-        raise
+    if run.info.lifecycle_stage == LifecycleStage.ACTIVE:  # one in MLflow's bin can be read, not written
+        client.set_tag(run.info.run_id, REGISTERED_TAG, f"{name} version {number}{aliases}")
 
 
 def origin_of(run: Run) -> dict[str, str]:
