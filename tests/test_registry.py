@@ -191,7 +191,7 @@ def test_a_promotion_says_who_when_why_and_after_whom(registry: Registry) -> Non
 
 @pytest.mark.parametrize(
     ("protocol", "passed", "words"),
-    [({}, "false", "is not shown to be better"), ({"judge": "another"}, "false", "cannot be compared")],
+    [({}, "false", "not shown to be better"), ({"judge": "another"}, "false", "cannot be compared")],
 )
 def test_a_person_decides_against_the_gate_and_what_it_says_is_noted(
     registry: Registry, protocol: dict[str, Any], passed: str, words: str
@@ -237,6 +237,11 @@ def test_the_gate_promotes_with_the_same_tags(registry: Registry) -> None:
 
 
 # --- the way back
+
+
+def test_a_champion_that_there_is_not_is_not_looked_for_in_a_list(registry: Registry) -> None:
+    with pytest.raises(UserError, match="no champion yet: `make pipeline`"):
+        operations.show(registry.params, "champion", registry.root)
 
 
 def test_every_rollback_goes_one_champion_further_back(registry: Registry) -> None:

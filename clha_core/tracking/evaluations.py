@@ -18,7 +18,7 @@ from clha_core.errors import UserError
 from clha_core.evaluation.summary import NOT_INDEPENDENT, is_marked
 from clha_core.params import RegistryParams
 from clha_core.tracking.lineage import JUDGE_TAG
-from clha_core.tracking.registry import is_absent, run_of
+from clha_core.tracking.registry import CHAMPION, is_absent, run_of
 
 HERE = "here"
 FORMS = (
@@ -76,6 +76,11 @@ def require_version(client: MlflowClient, reference: str, registry: RegistryPara
         UserError: no such version.
     """
     version = find_version(client, reference.removeprefix("models:/"), registry)
+    if version is None and reference == CHAMPION:
+        raise UserError(
+            f"{registry.model_name} has no champion yet: `make pipeline` trains, evaluates and registers a model, and "
+            "`clha registry promote VERSION` makes one that is there champion."
+        )
     if version is None:
         raise UserError(
             f"{registry.model_name} has no version or alias {reference!r}: `clha registry list` shows all of them "

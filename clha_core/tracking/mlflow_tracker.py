@@ -146,6 +146,7 @@ def training_run(params: Params, root: Path, checkpoints: Path) -> Iterator[Pati
     """
     connect(root, params.registry.experiment)
     os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", SYSTEM_METRICS_SECONDS)
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # tells of its start and end
     note = checkpoints / "mlflow_run_id"
     begun = note.read_text(encoding="utf-8") if note.exists() else None
     with _named_server():

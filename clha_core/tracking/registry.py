@@ -71,8 +71,8 @@ def judge(
         samples=params.bootstrap_samples,
         seed=params.seed,
     )
-    verb = "is better than" if difference.low > 0 else "is not shown to be better than"
-    reason = f"{verb} {opponent}: reward {difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    verb = "better than" if difference.low > 0 else "not shown to be better than"
+    reason = f"{verb} {opponent}, reward {difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
     if marked:
         reason += f"; not independent, the judge is {NOT_INDEPENDENT}"
     return GateResult(opponent, difference, reason)
