@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 
 from clha_core.errors import UserError
 from clha_core.serving.address import api_key
-from clha_core.serving.app import Deployment
+from clha_core.serving.app import Deployment, Limits
 from clha_core.serving.engine import Engine
 
 ASKED: Any = {"model": "tiny", "messages": QUESTION, "temperature": 0, "max_tokens": 12}
@@ -291,6 +292,16 @@ def test_more_than_running_and_waiting_are_refused_at_once(url: str, pace: Pace)
         assert refusals[0].code == "rate_limit_exceeded"
         pace.lift()
         assert len({future.result().choices[0].message.content for future in taken}) == 1
+
+
+def test_as_many_are_answered_at_once_as_is_said(engine: Engine, pace: Pace) -> None:
+    deployment, many = Deployment(), 48  # more than a server has threads by default
+    deployment.engine = engine
+    with running(deployment, Limits(running=many, waiting=0, max_body=20_000)) as url, ExitStack() as connections:
+        for _ in range(many):
+            connections.enter_context(sent(url, ASKED))
+        eventually(lambda: pace.most_at_once == many)
+        pace.lift()
 
 
 def test_answers_at_the_same_time_are_those_that_each_gets_alone(url: str) -> None:

@@ -1,9 +1,11 @@
 """The HTTP server's routes: OpenAI's chat completions and models, and a health check."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
@@ -17,6 +19,8 @@ from clha_core.serving.chat import ChatRequest
 from clha_core.serving.engine import Engine
 from clha_core.serving.errors import ApiError, broken, invalid, loading, unknown_model
 from clha_core.serving.gate import Gate
+
+CHECKING_THREADS = 4  # tokenize requests while all places are taken
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,15 @@ def create_app(deployment: Deployment, limits: Limits, key: str | None, names: S
             listens, and a page of the web can have a browser send requests there under a name of its own (DNS
             rebinding).
     """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Each answer computes in a thread, and anyio has 40 at most if nothing is said.
+        current_default_thread_limiter().total_tokens = limits.running + CHECKING_THREADS
+        yield
+
     # No pages of documentation: they load scripts from elsewhere.
-    app = FastAPI(title="CLHA", openapi_url=None)
+    app = FastAPI(title="CLHA", openapi_url=None, lifespan=lifespan)
     app.add_middleware(Gate, key=key, max_body=limits.max_body)
     if key is None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
