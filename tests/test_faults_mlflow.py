@@ -209,6 +209,7 @@ def test_a_server_that_refuses_is_no_server_that_is_down(uri: str, make_params: 
     assert not list(outbox.outbox_folder(tmp_path).glob("*.jsonl"))
 
 
+@pytest.mark.long
 def test_an_evaluation_during_which_mlflow_goes_away_is_in_the_record_once_the_model_is_registered(
     server: Server,
     uri: str,

@@ -240,7 +240,7 @@ def test_a_table_of_many_batches_is_read_back_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not here: run the ingest stage"):
+    with pytest.raises(UserError, match="is not here: `dvc repro` makes it"):
         read_table(tmp_path / "t.parquet")
     (tmp_path / "t.parquet").write_bytes(b"junk")
     with pytest.raises(UserError, match="not a readable Parquet file"):

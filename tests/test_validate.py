@@ -200,7 +200,7 @@ def test_tables_of_another_schema_fail_before_rows_are_looked_into(ingested: Ing
 
 
 def test_missing_or_foreign_files_are_named(ingested: Ingested, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train\.parquet is not here: run the ingest stage"):
+    with pytest.raises(UserError, match=r"train\.parquet is not here: `dvc repro` makes it"):
         validate_stage.run(ingested.make_params(), tmp_path)
     ingested.validate()
     quarantine = tmp_path / paths.INGESTED / paths.QUARANTINE
