@@ -23,6 +23,7 @@ from clha_core import paths
 from clha_core.addresses import public_address
 from clha_core.errors import UserError
 from clha_core.presets import PRESETS, preset_names
+from clha_core.serving.address import is_loopback
 from clha_core.terminal import terminal
 from flows.guard import guarded, stop
 from flows.quiet_ui import remove_telemetry_key
@@ -30,7 +31,6 @@ from flows.quiet_ui import remove_telemetry_key
 HOME = Path(__file__).resolve().parents[1]
 STATE = HOME / paths.SCRATCH  # Prefect's database and the logs of the servers
 UI_FILES = STATE / "prefect-ui"
-LOOPBACK = "127.0.0.1"
 START_SECONDS = 120.0
 LOG_TAIL = 15
 
@@ -187,7 +187,9 @@ def interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def main(
-    host: Annotated[str, typer.Option(help="Address to listen at; the default is for this machine alone.")] = LOOPBACK,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; the default is for this machine alone.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow.")] = 5000,
 ) -> None:
@@ -195,7 +197,7 @@ def main(
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, interrupt)
     console = terminal(stderr=True)
-    if host not in (LOOPBACK, "localhost", "::1"):
+    if not is_loopback(host):
         console.print(
             "[bold yellow]warning:[/] nobody is asked for a password here: whoever reaches these ports can run code on "
             "this machine. For a team: docs/deployment.md.",
